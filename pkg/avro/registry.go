@@ -1,0 +1,174 @@
+// Package avro joins Avro schemas, the schema registry and the Confluent framing of records (one zero byte, the
+// schema's id as 4 bytes big-endian, then the Avro body).
+package avro
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/twmb/avro"
+	"github.com/twmb/franz-go/pkg/sr"
+
+	"github.com/millrace-io/millrace/pkg/config"
+)
+
+// Config is the registry section.
+type Config struct {
+	URL config.Secret `yaml:"url" doc:"schema registry with the Confluent API"`
+}
+
+// DefaultConfig is the port of the embedded registry.
+func DefaultConfig() Config { return Config{URL: "http://127.0.0.1:8081"} }
+
+// Validate names the key that is wrong.
+func (c Config) Validate() error {
+	u, err := url.Parse(c.URL.Reveal())
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+		return errors.New("url: write http://host:port, with a path if the registry has one")
+	}
+	return nil
+}
+
+// Errors that decide between stalling and quarantine.
+var (
+	// ErrUnknownSchema: the registry answers, and has no schema of that id. The record is bad.
+	ErrUnknownSchema = errors.New("schema id unknown to the registry")
+	// ErrUnavailable: the registry does not answer. The record may be good: wait.
+	ErrUnavailable = errors.New("schema registry unavailable")
+	// ErrFraming: the bytes are not framed as a registry's record.
+	ErrFraming = errors.New("not a framed Avro record")
+	// ErrIncompatible: the registry refuses the schema beside those it has.
+	ErrIncompatible = errors.New("schema incompatible with the released ones")
+)
+
+// negativeTTL is how long an unknown id is not asked for again.
+const negativeTTL = 30 * time.Second
+
+// Registry is a caching client. It is safe for concurrent use.
+type Registry struct {
+	client *sr.Client
+	addr   string
+
+	mu      sync.RWMutex
+	schemas map[int]*avro.Schema
+	unknown map[int]time.Time
+}
+
+// NewRegistry makes a client; it does no I/O.
+func NewRegistry(cfg Config) (*Registry, error) {
+	cl, err := sr.NewClient(sr.URLs(cfg.URL.Reveal()), sr.HTTPClient(&http.Client{Timeout: 5 * time.Second}), sr.UserAgent("millrace"))
+	if err != nil {
+		return nil, fmt.Errorf("schema registry client: %w", err)
+	}
+	u, err := url.Parse(cfg.URL.Reveal())
+	if err != nil {
+		return nil, fmt.Errorf("schema registry client: the address is no URL")
+	}
+	return &Registry{client: cl, addr: u.Redacted(), schemas: map[int]*avro.Schema{}, unknown: map[int]time.Time{}}, nil
+}
+
+// Register makes sure that subject has the schema and returns its id. It is idempotent.
+func (r *Registry) Register(ctx context.Context, subject, schema string) (int, error) {
+	s, err := r.client.CreateSchema(ctx, subject, sr.Schema{Schema: schema, Type: sr.TypeAvro})
+	if err != nil {
+		return 0, r.classify(fmt.Sprintf("register a schema for %s", subject), err)
+	}
+	return s.ID, nil
+}
+
+// SetCompatibility sets the level that the registry holds subject to, such as "FULL_TRANSITIVE".
+func (r *Registry) SetCompatibility(ctx context.Context, subject, level string) error {
+	var l sr.CompatibilityLevel
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return fmt.Errorf("compatibility level %s: %w", level, err)
+	}
+	for _, res := range r.client.SetCompatibility(ctx, sr.SetCompatibility{Level: l}, subject) {
+		if res.Err != nil {
+			return r.classify("set the compatibility of "+subject, res.Err)
+		}
+	}
+	return nil
+}
+
+// Schema is the schema of an id, from the cache when it was seen before. Errors wrap ErrUnknownSchema or
+// ErrUnavailable.
+func (r *Registry) Schema(ctx context.Context, id int) (*avro.Schema, error) {
+	r.mu.RLock()
+	s, until := r.schemas[id], r.unknown[id]
+	r.mu.RUnlock()
+	if s != nil {
+		return s, nil
+	}
+	if time.Now().Before(until) {
+		return nil, fmt.Errorf("schema %d: %w", id, ErrUnknownSchema)
+	}
+	text, err := r.client.SchemaTextByID(ctx, id)
+	if err != nil {
+		err = r.classify(fmt.Sprintf("fetch schema %d", id), err)
+		if errors.Is(err, ErrUnknownSchema) {
+			r.mu.Lock()
+			if len(r.unknown) > 10_000 { // bad bytes can name any id: the cache stays small
+				clear(r.unknown)
+			}
+			r.unknown[id] = time.Now().Add(negativeTTL)
+			r.mu.Unlock()
+		}
+		return nil, err
+	}
+	s, err = avro.Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("schema %d of the registry does not parse: %w", id, ErrUnknownSchema)
+	}
+	r.mu.Lock()
+	r.schemas[id] = s
+	r.mu.Unlock()
+	return s, nil
+}
+
+// Ping asks the registry for its subjects: nil when it answers.
+func (r *Registry) Ping(ctx context.Context) error {
+	if _, err := r.client.SupportedTypes(ctx); err != nil {
+		if _, err2 := r.client.Subjects(ctx); err2 != nil {
+			return r.classify("reach the registry", err2)
+		}
+	}
+	return nil
+}
+
+func (r *Registry) classify(what string, err error) error {
+	var re *sr.ResponseError
+	switch {
+	case errors.As(err, &re) && (re.StatusCode == http.StatusNotFound || re.ErrorCode == 40403):
+		return fmt.Errorf("%s: %w", what, ErrUnknownSchema)
+	case errors.As(err, &re) && re.StatusCode == http.StatusConflict:
+		return fmt.Errorf("%s: %w", what, ErrIncompatible)
+	case errors.As(err, &re) && re.StatusCode == http.StatusUnprocessableEntity:
+		return fmt.Errorf("%s: the registry at %s refuses it: %s", what, r.addr, re.Message)
+	case errors.As(err, &re):
+		return fmt.Errorf("%s: the registry at %s answered %d: %w", what, r.addr, re.StatusCode, ErrUnavailable)
+	default:
+		return fmt.Errorf("%s: the registry at %s does not answer (%w): %w", what, r.addr, ErrUnavailable, err)
+	}
+}
+
+// frameSize is the length of the Confluent header.
+const frameSize = 5
+
+// AppendFrame appends the Confluent header for a schema's id.
+func AppendFrame(dst []byte, id int) []byte {
+	return binary.BigEndian.AppendUint32(append(dst, 0), uint32(id))
+}
+
+// Unframe splits a record into its schema's id and its body.
+func Unframe(data []byte) (id int, body []byte, err error) {
+	if len(data) < frameSize || data[0] != 0 {
+		return 0, nil, ErrFraming
+	}
+	return int(binary.BigEndian.Uint32(data[1:frameSize])), data[frameSize:], nil
+}
