@@ -65,7 +65,8 @@ type Program struct {
 	Long     string // what it does, for whom, with an example
 	Settings Settings
 	// Build adds the services to the runtime. It may do I/O, such as starting embedded parts; what it opens it
-	// hands to rt.OnStop. It is called after the settings are loaded and the HTTP port is taken.
+	// hands to rt.OnStop. It is called after the settings are loaded and the HTTP port is taken. Without it the
+	// program has no run command.
 	Build func(ctx context.Context, rt *Runtime) error
 	// Commands are further commands beside run.
 	Commands []Command
@@ -156,7 +157,10 @@ func (p Program) run(ctx context.Context, args, environ []string, stdout, stderr
 		}
 		return nil
 	}
-	root.AddCommand(p.runCommand(load, stderr), p.configCommand(load), p.healthCommand(load))
+	root.AddCommand(p.configCommand(load))
+	if p.Build != nil {
+		root.AddCommand(p.runCommand(load, stderr), p.healthCommand(load))
+	}
 	for _, c := range p.Commands {
 		root.AddCommand(p.command(c, load, stderr))
 	}
