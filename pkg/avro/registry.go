@@ -143,6 +143,10 @@ func (r *Registry) Ping(ctx context.Context) error {
 
 func (r *Registry) classify(what string, err error) error {
 	var re *sr.ResponseError
+	var ue *url.Error
+	if errors.As(err, &ue) {
+		err = ue.Err // without the address, which may hold a password
+	}
 	switch {
 	case errors.As(err, &re) && (re.StatusCode == http.StatusNotFound || re.ErrorCode == 40403):
 		return fmt.Errorf("%s: %w", what, ErrUnknownSchema)

@@ -1,0 +1,146 @@
+package avro_test
+
+import (
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/millrace-io/millrace/pkg/avro"
+	"github.com/millrace-io/millrace/pkg/config"
+	"github.com/millrace-io/millrace/pkg/embedded/registry"
+)
+
+const (
+	v1 = `{"type":"record","name":"R","fields":[{"name":"a","type":"string"}]}`
+	v2 = `{"type":"record","name":"R","fields":[{"name":"a","type":"string"},{"name":"b","type":"long","default":7}]}`
+)
+
+type record struct {
+	A string `avro:"a"`
+	B int64  `avro:"b"`
+}
+
+// server is a registry that can be switched off, and that counts.
+func server(t *testing.T) (r *avro.Registry, down *atomic.Bool, asked *atomic.Int64) {
+	t.Helper()
+	down, asked = new(atomic.Bool), new(atomic.Int64)
+	backend := registry.NewMemory()
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		asked.Add(1)
+		if down.Load() {
+			http.Error(w, "down", http.StatusServiceUnavailable)
+			return
+		}
+		backend.ServeHTTP(w, req)
+	}))
+	t.Cleanup(srv.Close)
+	return client(t, srv.URL), down, asked
+}
+
+func client(t *testing.T, url string) *avro.Registry {
+	t.Helper()
+	r, err := avro.NewRegistry(avro.Config{URL: config.Secret(url)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func TestOlderWritersAreRead(t *testing.T) {
+	r, _, asked := server(t)
+	enc, err := avro.NewEncoder(t.Context(), r, "s-value", v1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := enc.Append(nil, &record{A: "x"})
+	if err != nil || data[0] != 0 {
+		t.Fatal(data, err)
+	}
+	dec, err := avro.NewDecoder(r, v2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var first int64
+	for i := range 3 {
+		if i == 1 {
+			first = asked.Load()
+		}
+		var got record
+		if err := dec.Decode(t.Context(), data, &got); err != nil || got != (record{A: "x", B: 7}) {
+			t.Fatal(got, err)
+		}
+	}
+	if n := asked.Load(); n > first {
+		t.Errorf("asked the registry %d times more: schemas are not cached", n-first)
+	}
+}
+
+func TestWhoIsToBlame(t *testing.T) {
+	r, down, asked := server(t)
+	enc, err := avro.NewEncoder(t.Context(), r, "s-value", v1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	good, err := enc.Append(nil, &record{A: "secret"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dec, err := avro.NewDecoder(r, v1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := func(data []byte, want error, bad bool) {
+		t.Helper()
+		err := dec.Decode(t.Context(), data, &record{})
+		if !errors.Is(err, want) || avro.Bad(err) != bad {
+			t.Errorf("got %v, want %v", err, want)
+		}
+		if err != nil && strings.Contains(err.Error(), "secret") {
+			t.Errorf("the error repeats the record: %v", err)
+		}
+	}
+	f(good, nil, false)
+	f(nil, avro.ErrFraming, true)
+	f([]byte("secret text"), avro.ErrFraming, true)
+	f(append([]byte{}, good[:len(good)-2]...), avro.ErrCorrupt, true)
+	f(append(append([]byte{}, good...), 1), avro.ErrCorrupt, true)
+	f(append(avro.AppendFrame(nil, 9999), 2, 'x'), avro.ErrUnknownSchema, true)
+	before := asked.Load()
+	f(append(avro.AppendFrame(nil, 9999), 2, 'x'), avro.ErrUnknownSchema, true)
+	if asked.Load() != before {
+		t.Error("an unknown id is asked for again and again")
+	}
+	down.Store(true)
+	f(good, nil, false) // cached
+	f(append(avro.AppendFrame(nil, 77), 2, 'x'), avro.ErrUnavailable, false)
+}
+
+func TestIncompatibleSchemaIsRefused(t *testing.T) {
+	r, _, _ := server(t)
+	if _, err := r.Register(t.Context(), "s-value", v1); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.SetCompatibility(t.Context(), "s-value", "FULL_TRANSITIVE"); err != nil {
+		t.Fatal(err)
+	}
+	_, err := r.Register(t.Context(), "s-value", `{"type":"record","name":"R","fields":[{"name":"c","type":"string"}]}`)
+	if !errors.Is(err, avro.ErrIncompatible) {
+		t.Fatal(err)
+	}
+	if _, err := r.Register(t.Context(), "s-value", v2); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.SetCompatibility(t.Context(), "s-value", "SOMEHOW"); err == nil {
+		t.Fatal("an unknown level was accepted")
+	}
+}
+
+func TestUnreachableRegistryIsNamedWithoutPassword(t *testing.T) {
+	err := client(t, "http://user:hunter2@127.0.0.1:1").Ping(t.Context())
+	if !errors.Is(err, avro.ErrUnavailable) || !strings.Contains(err.Error(), "127.0.0.1:1") || strings.Contains(err.Error(), "hunter2") {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,2 @@
+// Package broker is the embedded Kafka of a laptop.
+package broker
