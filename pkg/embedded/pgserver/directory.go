@@ -38,7 +38,7 @@ func openDirectory(ctx context.Context, o Options, role string) (*directory, err
 		return nil, err
 	}
 	d := &directory{path: o.Dir, opts: o}
-	if err := os.MkdirAll(d.path, 0o755); err != nil {
+	if err := makeOpenDir(d.path); err != nil {
 		return nil, fmt.Errorf("%s: make its directory: %w%s", o.Name, err, hint(err.Error()))
 	}
 	lock, err := tryLock(filepath.Join(d.path, "lock"))
@@ -138,6 +138,17 @@ func (d *directory) create(build func(dir string) error) error {
 	return syncDir(d.path)
 }
 
+// makeOpenDir makes a directory that other users may enter, whatever the umask; an existing one keeps its mode.
+func makeOpenDir(path string) error {
+	if _, err := os.Stat(path); err == nil {
+		return nil
+	}
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		return err
+	}
+	return os.Chmod(path, 0o755)
+}
+
 func syncDir(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
@@ -162,7 +173,9 @@ func (d *directory) initdb(ctx context.Context, dir string) error {
 	select {
 	case <-c.done:
 	case <-ctx.Done():
-		c.kill()
+		// The whole group: a server process that initdb runs must not go on writing.
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // it may have ended meanwhile
+		<-c.done
 		return ctx.Err()
 	}
 	if c.err != nil {

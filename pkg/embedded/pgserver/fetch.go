@@ -165,7 +165,8 @@ func fetchByMaven(ctx context.Context, dir, version, platform string) ([]byte, e
 	cmd := exec.CommandContext(ctx, mvn, "-q", "-B", "dependency:copy", "-Dartifact="+artefact, "-DoutputDirectory="+tmp)
 	cmd.Dir = tmp
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("the Maven client could not fetch %s: %w: %s", artefact, err, lastLines(string(out), 3))
+		first, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n") // the rest is advice on Maven
+		return nil, fmt.Errorf("the Maven client could not fetch %s: %w: %s", artefact, err, first)
 	}
 	jars, err := filepath.Glob(filepath.Join(tmp, "*.jar"))
 	if err != nil || len(jars) != 1 {

@@ -20,8 +20,8 @@ const DefaultVersion = "18.6.0"
 // rootCacheDir is the cache of root, whose own home is closed to the user that PostgreSQL runs as.
 const rootCacheDir = "/var/cache/millrace"
 
-// Progress is told how far a long step is. done and total are bytes; total is 0 while it is unknown, and the last
-// call of a step has done == total. It is called from one goroutine at a time and must not block.
+// Progress is told how far a long step is. done and total are bytes (1 of 1 at the end of a step that has no size); total
+// is 0 while it is unknown, and the last call of a step has done == total. It is called from one goroutine at a time and must not block.
 type Progress func(step string, done, total int64)
 
 func (p Progress) report(step string, done, total int64) {
@@ -121,7 +121,7 @@ func Install(ctx context.Context, o InstallOptions) (Installation, error) {
 
 // fill puts the installation in place under a lock, so that of many processes one fetches.
 func fill(ctx context.Context, o InstallOptions, inst Installation, platform string) error {
-	if err := os.MkdirAll(o.CacheDir, 0o755); err != nil {
+	if err := makeOpenDir(o.CacheDir); err != nil {
 		return err
 	}
 	lock, err := waitLock(ctx, inst.Dir+".lock")
@@ -143,10 +143,7 @@ func fill(ctx context.Context, o InstallOptions, inst Installation, platform str
 		return err
 	}
 	defer os.RemoveAll(tmp) // does nothing after the rename
-	if err := os.Mkdir(tmp, 0o755); err != nil {
-		return err
-	}
-	if err := os.Chmod(tmp, 0o755); err != nil { // whatever the umask: another user may have to run it
+	if err := makeOpenDir(tmp); err != nil {
 		return err
 	}
 	if err := unpackJar(jar, tmp, o.Progress); err != nil {

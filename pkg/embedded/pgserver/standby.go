@@ -111,8 +111,9 @@ func (d *directory) reuse(ctx context.Context, so StandbyOptions, facts primaryF
 	}
 	s, err := d.follow(ctx, so, facts)
 	var start *startError
-	if errors.As(err, &start) {
-		if sign := findSign(start.tail, damageSigns); sign != "" {
+	// A full disk or a closed directory looks like damage too, but a new copy would not help and costs the slots.
+	if errors.As(err, &start) && ctx.Err() == nil && hint(start.tail) == "" {
+		if sign := findSign(start.tail, "", damageSigns); sign != "" {
 			return nil, &cannotFollowError{reason: "its files are damaged: " + sign}
 		}
 	}
@@ -170,7 +171,8 @@ func standbySettings(so StandbyOptions, facts primaryFacts) map[string]string {
 	return settings
 }
 
-// staleSigns are what a running standby logs when the primary cannot give it what it needs, ever.
+// staleSigns are what a running standby logs, as FATAL, when the primary cannot give it what it needs, ever. A client's
+// mistake may be worded alike, but is an ERROR.
 var staleSigns = []string{
 	"has already been removed",
 	"is ahead of the WAL flush position",
@@ -197,9 +199,12 @@ var damageSigns = []string{
 	"is not a valid data directory",
 }
 
-// findSign gives the first line that has one of the signs, empty for none.
-func findSign(text string, signs []string) string {
+// findSign gives the first line of that level (empty for any) that has one of the signs, empty for none.
+func findSign(text, level string, signs []string) string {
 	for line := range strings.Lines(text) {
+		if !strings.Contains(line, level) {
+			continue
+		}
 		for _, sign := range signs {
 			if strings.Contains(line, sign) {
 				return strings.TrimSpace(line)
@@ -217,7 +222,7 @@ func (d *directory) awaitStream(ctx context.Context, c *child, port int, begin i
 			return nil
 		}
 		tail := logTail(d.logFile(), begin)
-		if sign := findSign(tail, staleSigns); sign != "" {
+		if sign := findSign(tail, "FATAL:", staleSigns); sign != "" {
 			return &cannotFollowError{reason: sign}
 		}
 		select {

@@ -10,7 +10,8 @@ import (
 	"strings"
 )
 
-// untar unpacks into dir, which exists; nothing can be written outside it.
+// untar unpacks into dir, which exists; nothing can be written outside it. Modes are those of the archive, whatever the
+// umask: another user may have to run the programs.
 func untar(t *tar.Reader, dir string) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -34,13 +35,14 @@ func untar(t *tar.Reader, dir string) error {
 func untarEntry(root *os.Root, h *tar.Header, content io.Reader) error {
 	name := strings.TrimSuffix(h.Name, "/")
 	if parent := path.Dir(name); parent != "." {
-		if err := root.MkdirAll(parent, 0o755); err != nil {
+		if err := makeParents(root, parent); err != nil {
 			return err
 		}
 	}
 	switch h.Typeflag {
 	case tar.TypeDir:
-		return root.MkdirAll(name, h.FileInfo().Mode().Perm()|0o700)
+		mode := h.FileInfo().Mode().Perm() | 0o700
+		return errors.Join(root.MkdirAll(name, mode), root.Chmod(name, mode))
 	case tar.TypeSymlink:
 		return root.Symlink(h.Linkname, name)
 	case tar.TypeReg:
@@ -48,11 +50,17 @@ func untarEntry(root *os.Root, h *tar.Header, content io.Reader) error {
 		if err != nil {
 			return err
 		}
-		if _, err := io.Copy(f, content); err != nil {
-			return errors.Join(err, f.Close())
-		}
-		return f.Close()
+		_, err = io.Copy(f, content)
+		return errors.Join(err, f.Chmod(h.FileInfo().Mode().Perm()), f.Close())
 	default:
 		return fmt.Errorf("unexpected kind of entry %q", h.Typeflag)
 	}
+}
+
+// makeParents makes the directories above an entry that the archive itself does not list first.
+func makeParents(root *os.Root, dir string) error {
+	if _, err := root.Stat(dir); err == nil {
+		return nil
+	}
+	return errors.Join(root.MkdirAll(dir, 0o755), root.Chmod(dir, 0o755))
 }

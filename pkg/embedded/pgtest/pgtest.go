@@ -10,6 +10,7 @@ package pgtest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -60,7 +61,18 @@ func prepareTemplate(ctx context.Context, inst pgserver.Installation, cache stri
 	if _, err := os.Stat(filepath.Join(dir, "data")); err == nil {
 		return filepath.Join(dir, "data"), nil
 	}
-	return pgserver.MakeTemplate(ctx, pgserver.Options{Installation: inst, Dir: dir, Name: "prepared cluster"})
+	for {
+		data, err := pgserver.MakeTemplate(ctx, pgserver.Options{Installation: inst, Dir: dir, Name: "prepared cluster"})
+		var inUse *pgserver.InUseError
+		if !errors.As(err, &inUse) {
+			return data, err
+		}
+		select {
+		case <-ctx.Done():
+			return "", err
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 }
 
 // Installation is the PostgreSQL that this package runs, for tests that use pgserver themselves.
