@@ -1,0 +1,237 @@
+//go:build compose
+
+// Package compose looks through the stack that docker-compose.yml has brought up. run.sh starts it.
+package compose
+
+import (
+	"bytes"
+	"context"
+	"encoding/csv"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// Where docker-compose.yml publishes what is looked at.
+const (
+	dashboardURL = "http://127.0.0.1:8080"
+	collectURL   = "http://127.0.0.1:8082"
+	recommendURL = "http://127.0.0.1:8083"
+	shopURL      = "http://127.0.0.1:8086/shop"
+	primaryURL   = "postgres://postgres@127.0.0.1:5433/store?sslmode=disable"
+)
+
+// TestOrderAppearsInSales sells a product that nobody else sells, so the demo's own trickle of orders cannot pass for it.
+func TestOrderAppearsInSales(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	defer cancel()
+	const units = 7
+	product := "E2E_" + uuid.NewString()
+	start := time.Now()
+	sell(ctx, t, product, units)
+	waitFor(ctx, t, func() error {
+		got, err := unitsSold(ctx, product)
+		if err != nil {
+			return err
+		}
+		if got != units {
+			return fmt.Errorf("%d units of the product are sold, want %d", got, units)
+		}
+		return nil
+	})
+	t.Logf("from the commit on the primary to /v1/sales: %v", time.Since(start).Round(time.Millisecond))
+}
+
+// TestActivityChangesRecommendations compares a shopper who browses with one who does not, at the same moment: what is
+// popular may change at any time, but it changes for both.
+func TestActivityChangesRecommendations(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	defer cancel()
+	browsing, silent := uuid.NewString(), uuid.NewString()
+	first, err := recommended(ctx, silent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(first) == 0 {
+		t.Fatal("nothing is recommended to a new shopper")
+	}
+	start := time.Now()
+	for _, action := range []string{"view", "add_to_cart"} {
+		act(ctx, t, browsing, action, first[0])
+	}
+	waitFor(ctx, t, func() error {
+		mine, err := recommended(ctx, browsing)
+		if err != nil {
+			return err
+		}
+		others, err := recommended(ctx, silent)
+		if err != nil {
+			return err
+		}
+		if slices.Equal(mine, others) {
+			return fmt.Errorf("a shopper with %s in the cart is recommended the same as one who did nothing: %v", first[0], mine)
+		}
+		return nil
+	})
+	t.Logf("from the activity to the answer: %v", time.Since(start).Round(time.Millisecond))
+}
+
+func TestPagesAnswer(t *testing.T) {
+	for _, page := range []string{dashboardURL + "/", shopURL} {
+		if _, err := call(t.Context(), http.MethodGet, page, nil); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// sell orders units of a new product in the store's database, as the store itself would.
+func sell(ctx context.Context, t *testing.T, product string, units int) {
+	t.Helper()
+	conn, err := pgx.Connect(ctx, primaryURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, `INSERT INTO products (product_code, product_name, product_line, product_scale, product_vendor,
+				product_description, quantity_in_stock, buy_price, msrp)
+			SELECT $1, $1, min(product_line), '1:10', 'test', 'test', 100, 10, 20 FROM product_lines`, product)
+		if err != nil {
+			return fmt.Errorf("insert the product: %w", err)
+		}
+		_, err = tx.Exec(ctx, `WITH o AS (
+				INSERT INTO orders (ordered_at, required_date, status, customer_number, currency)
+				SELECT now(), current_date + 7, 'In Process', min(customer_number), 'USD' FROM customers
+				RETURNING order_number)
+			INSERT INTO order_details (order_number, product_code, quantity_ordered, price_each, order_line_number)
+			SELECT order_number, $1, $2, 15.50, 1 FROM o`, product, units)
+		if err != nil {
+			return fmt.Errorf("insert the order: %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// unitsSold sums what the dashboard's API says was sold of a product in the last 24 hours.
+func unitsSold(ctx context.Context, product string) (int, error) {
+	query := url.Values{"product": {product}, "group_by": {"product"}, "format": {"csv"}}
+	body, err := call(ctx, http.MethodGet, dashboardURL+"/v1/sales?"+query.Encode(), nil)
+	if err != nil {
+		return 0, err
+	}
+	rows, err := csv.NewReader(bytes.NewReader(body)).ReadAll()
+	if err != nil {
+		return 0, fmt.Errorf("read the sales: %w", err)
+	}
+	if len(rows) == 0 {
+		return 0, fmt.Errorf("the sales have no header")
+	}
+	column := slices.Index(rows[0], "units")
+	if column < 0 {
+		return 0, fmt.Errorf("the sales have no column units: %v", rows[0])
+	}
+	sum := 0
+	for _, row := range rows[1:] {
+		n, err := strconv.Atoi(row[column])
+		if err != nil {
+			return 0, fmt.Errorf("read the sales: %w", err)
+		}
+		sum += n
+	}
+	return sum, nil
+}
+
+// act reports an activity as the storefront's page does.
+func act(ctx context.Context, t *testing.T, session, action, product string) {
+	t.Helper()
+	_, err := call(ctx, http.MethodPost, collectURL+"/v1/activity", map[string]any{
+		"event_id": uuid.NewString(), "event_time": time.Now().UTC().Format(time.RFC3339Nano),
+		"session_id": session, "action": action, "product_code": product, "quantity": 1,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// recommended returns what a session is recommended, best first.
+func recommended(ctx context.Context, session string) ([]string, error) {
+	body, err := call(ctx, http.MethodPost, recommendURL+"/v1/recommendations", map[string]any{"session_id": session, "limit": 10})
+	if err != nil {
+		return nil, err
+	}
+	var answer struct {
+		Items []struct {
+			ID string `json:"id"`
+		} `json:"recommended_items"`
+	}
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return nil, fmt.Errorf("read the recommendations: %w", err)
+	}
+	ids := make([]string, len(answer.Items))
+	for i, item := range answer.Items {
+		ids[i] = item.ID
+	}
+	return ids, nil
+}
+
+// call sends a request, with a JSON body unless it is nil, and returns the body of a 2xx answer.
+func call(ctx context.Context, method, address string, body any) ([]byte, error) {
+	var content io.Reader
+	if body != nil {
+		data, err := json.Marshal(body)
+		if err != nil {
+			return nil, err
+		}
+		content = bytes.NewReader(data)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, address, content)
+	if err != nil {
+		return nil, err
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: %w", method, address, err)
+	}
+	if resp.StatusCode/100 != 2 {
+		return nil, fmt.Errorf("%s %s: %s: %s", method, address, resp.Status, answer)
+	}
+	return answer, nil
+}
+
+// waitFor repeats check until it is nil, and fails the test with its last answer when ctx ends.
+func waitFor(ctx context.Context, t *testing.T, check func() error) {
+	t.Helper()
+	tick := time.NewTicker(250 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatal(err)
+		case <-tick.C:
+		}
+	}
+}
