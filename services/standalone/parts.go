@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -108,7 +109,9 @@ func (p *parts) loadKey() error {
 }
 
 func (p *parts) options(name, dir string, port int, settings map[string]string) pgserver.Options {
-	return pgserver.Options{Installation: p.install, Dir: filepath.Join(p.dir, dir), Name: name, Port: port, Settings: settings,
+	merged := map[string]string{"shared_buffers": "64MB", "max_connections": "60", "max_wal_size": "512MB"}
+	maps.Copy(merged, settings)
+	return pgserver.Options{Installation: p.install, Dir: filepath.Join(p.dir, dir), Name: name, Port: port, Settings: merged,
 		Progress: p.progress.report, Logger: p.log}
 }
 

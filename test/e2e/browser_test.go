@@ -17,6 +17,7 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"github.com/millrace-io/millrace/pkg/embedded/pgtest"
+	"github.com/millrace-io/millrace/test/harness"
 	"github.com/millrace-io/millrace/test/realparts"
 )
 
@@ -77,7 +78,7 @@ func (p *tab) eval(js string, into any) {
 // wait waits until an expression is true.
 func (p *tab) wait(js string) {
 	p.t.Helper()
-	eventually(p.t, 20*time.Second, func() bool {
+	harness.Eventually(p.t, 20*time.Second, func() bool {
 		var ok bool
 		p.eval("!!("+js+")", &ok)
 		return ok
@@ -146,7 +147,7 @@ func TestPages(t *testing.T) {
 	realparts.Chromium(t)
 	pgtest.Installation(t)
 	d := startDemo(t, "--demo-rate", "0.5")
-	d.ready(t, 90*time.Second)
+	d.Ready(t, 90*time.Second)
 	sales := pool(t, "postgres://postgres@127.0.0.1:"+d.salesPort+"/millrace?sslmode=disable")
 	from := time.Now().UTC().Add(-72 * time.Hour).Truncate(24 * time.Hour)
 	to := from.Add(48 * time.Hour) // two whole days that the trickle does not touch but by corrections
@@ -173,7 +174,7 @@ func TestPages(t *testing.T) {
 		return page, sql
 	}
 	var page, sql string
-	eventually(t, 20*time.Second, func() bool {
+	harness.Eventually(t, 20*time.Second, func() bool {
 		page, sql = same()
 		return page != "" && trimZeros(page) == trimZeros(sql)
 	}, func() string {
@@ -212,8 +213,8 @@ func TestPages(t *testing.T) {
 	live.eval(`(document.querySelector('[data-test="lines"], [data-test="units"]')?.dataset.value ?? '')`, &shown)
 	shop.do(chromedp.Click(".total button"))
 	shop.wait(`document.querySelector('#status').textContent.includes('Thank you')`)
-	eventually(t, 15*time.Second, func() bool { return count() > before }, func() string { return "the purchase is not in the totals" })
-	eventually(t, 15*time.Second, func() bool {
+	harness.Eventually(t, 15*time.Second, func() bool { return count() > before }, func() string { return "the purchase is not in the totals" })
+	harness.Eventually(t, 15*time.Second, func() bool {
 		var now string
 		live.eval(`(document.querySelector('[data-test="lines"], [data-test="units"]')?.dataset.value ?? '')`, &now)
 		return now != shown

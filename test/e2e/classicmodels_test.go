@@ -136,10 +136,10 @@ func (p *platform) noPersonalDataInLogs(t *testing.T) {
 	t.Helper()
 	personal := rows(t, p.source, "SELECT contactlastname || ' ' || contactfirstname FROM customers UNION SELECT phone FROM customers UNION SELECT addressline1 FROM customers")
 	for _, s := range p.programs {
-		text := s.tail(1 << 30)
+		text := s.Tail(1 << 30)
 		for v := range personal {
 			if len(v) > 6 && strings.Contains(text, v) {
-				t.Errorf("%s wrote personal data into its log", s.name)
+				t.Errorf("%s wrote personal data into its log", s.Name)
 			}
 		}
 	}

@@ -22,6 +22,7 @@ import (
 
 	"github.com/millrace-io/millrace/pkg/kafka"
 	"github.com/millrace-io/millrace/schemas"
+	"github.com/millrace-io/millrace/test/harness"
 )
 
 const retailTables = `
@@ -150,7 +151,7 @@ func TestOnlineRetail(t *testing.T) {
 	p.killed(t, invoices[len(invoices)/2:], []string{"cdc", "enrich", "aggregate", "dashboard"})
 	p.retailEqual(t)
 	for _, s := range p.programs {
-		t.Logf("%-10s held at most %d MiB", s.name, s.memory())
+		t.Logf("%-10s held at most %d MiB", s.Name, s.Memory())
 	}
 }
 
@@ -163,7 +164,7 @@ func TestOnlineRetailStandalone(t *testing.T) {
 	p.measured(t, invoices[:len(invoices)/2])
 	p.killed(t, invoices[len(invoices)/2:], []string{"standalone"})
 	p.retailEqual(t)
-	t.Logf("standalone held at most %d MiB", p.programs["standalone"].memory())
+	t.Logf("standalone held at most %d MiB", p.programs["standalone"].Memory())
 }
 
 func (p *platform) insertItems(t *testing.T, items [][]any) {
@@ -258,11 +259,11 @@ func (p *platform) killed(t *testing.T, invoices []*invoice, victims []string) {
 		time.Sleep(wait) // a random moment
 		before := p.committed(name)
 		at := time.Now()
-		p.programs[name].kill(t)
-		eventually(t, time.Minute, func() bool {
+		p.programs[name].Kill(t)
+		harness.Eventually(t, time.Minute, func() bool {
 			now := p.committed(name)
 			return now > 0 && now > before
-		}, func() string { return name + " does not commit after kill -9:\n" + p.programs[name].tail(30) })
+		}, func() string { return name + " does not commit after kill -9:\n" + p.programs[name].Tail(30) })
 		took := time.Since(at)
 		t.Logf("%s killed: first commit %v after the kill", name, took.Round(10*time.Millisecond))
 		if took > 10*time.Second {
@@ -282,7 +283,7 @@ func (p *platform) committed(name string) int64 {
 	case "enrich":
 		return p.ends(ctx, schemas.SalesOrders, schemas.SalesLines, schemas.Progress)
 	case "dashboard":
-		if p.programs[name].answers() {
+		if p.programs[name].Answers() {
 			return time.Now().UnixNano() // it writes nothing: answering is all
 		}
 		return 0

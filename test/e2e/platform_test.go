@@ -7,9 +7,7 @@ import (
 	"fmt"
 	"net/http/httptest"
 	"os"
-	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -19,6 +17,7 @@ import (
 	"github.com/millrace-io/millrace/pkg/embedded/broker/brokertest"
 	"github.com/millrace-io/millrace/pkg/embedded/pgtest"
 	"github.com/millrace-io/millrace/pkg/embedded/registry"
+	"github.com/millrace-io/millrace/test/harness"
 	"github.com/millrace-io/millrace/test/realparts"
 )
 
@@ -28,29 +27,18 @@ type platform struct {
 	source           *pgxpool.Pool // on the primary, as its owner
 	sales            *pgxpool.Pool
 	brokers          []string // of runProcesses
-	programs         map[string]*process
+	programs         map[string]*harness.Process
 }
 
 // source is a source database of the test's own: primary and standby with the tables of a store.
 func newSource(t *testing.T, ddl string) *platform {
 	t.Helper()
-	p := &platform{programs: map[string]*process{}}
+	p := &platform{programs: map[string]*harness.Process{}}
 	p.primary, p.standby = pgtest.Pair(t, "max_wal_size", "4GB", "shared_buffers", "256MB")
 	p.source = pool(t, p.primary.DSN("postgres", "postgres"))
 	exec1(t, p.source, ddl)
 	exec1(t, p.source, `CREATE ROLE cdc LOGIN REPLICATION IN ROLE pg_read_all_stats; GRANT SELECT ON ALL TABLES IN SCHEMA public TO cdc`)
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	wg.Go(func() { // what a busy shop's primary does by itself: a new slot on the standby waits for such a record
-		for ctx.Err() == nil {
-			_ = p.primary.LogStandbySnapshot(ctx) // the server may be stopping
-			select {
-			case <-ctx.Done():
-			case <-time.After(200 * time.Millisecond):
-			}
-		}
-	})
-	t.Cleanup(func() { cancel(); wg.Wait() })
+	harness.Busy(t, p.primary)
 	return p
 }
 
@@ -83,15 +71,15 @@ func (p *platform) runProcesses(t *testing.T, mapping string, services ...string
 		"MILLRACE_REGISTRY_URL=" + registryURL,
 		"MILLRACE_SALES_URL=" + salesDSN,
 		"MILLRACE_SOURCE_URL=" + p.standby.DSN("cdc", "postgres"),
-		"MILLRACE_PRIVACY_KEY_FILE=" + keyFile(t),
+		"MILLRACE_PRIVACY_KEY_FILE=" + harness.KeyFile(t),
 		"MILLRACE_ENRICH_MAPPING=" + mapping,
 		"MILLRACE_KAFKA_INSTANCE_ID=0",
 	}
 	for _, s := range services {
-		p.programs[s] = start(t, s, env)
+		p.programs[s] = harness.Start(t, s, env)
 	}
 	for _, s := range services {
-		p.programs[s].ready(t, time.Minute)
+		p.programs[s].Ready(t, time.Minute)
 	}
 }
 
@@ -99,20 +87,11 @@ func (p *platform) runProcesses(t *testing.T, mapping string, services ...string
 func (p *platform) runStandalone(t *testing.T, mapping string) {
 	t.Helper()
 	dir := pgtest.Dir(t)
-	salesPort := strings.Split(freeAddress(t), ":")[1]
-	p.programs["standalone"] = start(t, "standalone", nil, "--source", p.standby.DSN("cdc", "postgres"), "--enrich-mapping", mapping,
+	salesPort := strings.Split(harness.FreeAddress(t), ":")[1]
+	p.programs["standalone"] = harness.Start(t, "standalone", nil, "--source-url", p.standby.DSN("cdc", "postgres"), "--enrich-mapping", mapping,
 		"--data-dir", dir, "--embedded-kafka-port", "0", "--embedded-registry-port", "0", "--embedded-sales-port", salesPort)
-	p.programs["standalone"].ready(t, 2*time.Minute)
+	p.programs["standalone"].Ready(t, 2*time.Minute)
 	p.sales = pool(t, "postgres://postgres@127.0.0.1:"+salesPort+"/millrace?sslmode=disable")
-}
-
-func keyFile(t *testing.T) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "privacy.key")
-	if err := os.WriteFile(path, []byte(strings.Repeat("5eed", 16)+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
 }
 
 // infrastructure is a broker and a registry: embedded, or real ones when asked for.
@@ -134,7 +113,7 @@ func (p *platform) quiet(t testing.TB, within time.Duration) {
 		t.Fatal(err)
 	}
 	at := "nothing yet"
-	eventually(t, within, func() bool {
+	harness.Eventually(t, within, func() bool {
 		var done bool
 		err := p.sales.QueryRow(context.Background(),
 			"SELECT source_lsn::text, source_lsn >= $1::text::pg_lsn FROM millrace.sales_progress WHERE sink = 'postgres'", target).Scan(&at, &done)
@@ -146,7 +125,7 @@ func (p *platform) quiet(t testing.TB, within time.Duration) {
 		var say strings.Builder
 		fmt.Fprintf(&say, "the totals are at %s, the source at %s", at, target)
 		for _, s := range p.programs {
-			fmt.Fprintf(&say, "\n--- %s\n%s", s.name, s.tail(15))
+			fmt.Fprintf(&say, "\n--- %s\n%s", s.Name, s.Tail(15))
 		}
 		return say.String()
 	})

@@ -22,24 +22,25 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/millrace-io/millrace/pkg/embedded/pgtest"
+	"github.com/millrace-io/millrace/test/harness"
 )
 
 // demo is standalone with the demo store, on free ports.
 type demo struct {
-	*process
+	*harness.Process
 	dir                                                          string
 	kafkaPort, registryPort, primaryPort, standbyPort, salesPort string
 }
 
-func (d *demo) url(path string) string { return "http://" + d.addr + path }
+func (d *demo) url(path string) string { return "http://" + d.Addr + path }
 
 func startDemo(t *testing.T, args ...string) *demo {
 	t.Helper()
 	d := &demo{dir: pgtest.Dir(t)}
 	for _, p := range []*string{&d.kafkaPort, &d.registryPort, &d.primaryPort, &d.standbyPort, &d.salesPort} {
-		_, *p, _ = net.SplitHostPort(freeAddress(t))
+		_, *p, _ = net.SplitHostPort(harness.FreeAddress(t))
 	}
-	d.process = start(t, "standalone", nil, append([]string{"--data-dir", d.dir, "--embedded-kafka-port", d.kafkaPort, "--embedded-registry-port", d.registryPort,
+	d.Process = harness.Start(t, "standalone", nil, append([]string{"--data-dir", d.dir, "--embedded-kafka-port", d.kafkaPort, "--embedded-registry-port", d.registryPort,
 		"--embedded-primary-port", d.primaryPort, "--embedded-standby-port", d.standbyPort, "--embedded-sales-port", d.salesPort}, args...)...)
 	return d
 }
@@ -114,19 +115,19 @@ func TestFirstStart(t *testing.T) {
 	begin := time.Now()
 	d := startDemo(t, "--demo-rate", "5")
 	var first salesAnswer
-	eventually(t, 90*time.Second, func() bool {
+	harness.Eventually(t, 90*time.Second, func() bool {
 		return getJSON(d.url("/v1/sales"), &first) == 200 && first.lines() > 0 && first.ValidThrough != nil
-	}, func() string { return "no number on the dashboard:\n" + d.tail(30) })
+	}, func() string { return "no number on the dashboard:\n" + d.Tail(30) })
 	took := time.Since(begin)
 	t.Logf("first number %v after the start", took.Round(10*time.Millisecond))
 	if took > 20*time.Second {
 		t.Errorf("the first number took %v: more than 20 s", took)
 	}
-	eventually(t, 30*time.Second, func() bool {
+	harness.Eventually(t, 30*time.Second, func() bool {
 		var now salesAnswer
 		return getJSON(d.url("/v1/sales"), &now) == 200 && now.lines() > first.lines() && time.Since(*now.ValidThrough) < 5*time.Second
-	}, func() string { return "the numbers do not move:\n" + d.tail(30) })
-	d.ready(t, 30*time.Second)
+	}, func() string { return "the numbers do not move:\n" + d.Tail(30) })
+	d.Ready(t, 30*time.Second)
 	for path, want := range map[string]string{"/": "<html", "/shop": "<html", "/docs": "API", "/openapi.json": "/v1/recommendations", "/metrics": "millrace_cdc_", "/readyz": "ready"} {
 		resp, err := http.Get(d.url(path))
 		if err != nil {
@@ -138,31 +139,31 @@ func TestFirstStart(t *testing.T) {
 			t.Errorf("%s: %d, without %q", path, resp.StatusCode, want)
 		}
 	}
-	own, children := d.memory(), childrenRSS(d.cmd.Process.Pid)
+	own, children := d.Memory(), childrenRSS(d.PID())
 	t.Logf("standalone held at most %d MiB, its PostgreSQL servers hold %d MiB", own, children)
 	if own > 512 {
 		t.Errorf("standalone held %d MiB: more than 512", own)
 	}
 	d.demoEqual(t)
 
-	d.stop(syscall.SIGINT)
+	d.Stop(syscall.SIGINT)
 	if left := processesUsing(d.dir); len(left) > 0 {
 		t.Errorf("after Ctrl-C processes are left: %v", left)
 	}
-	if !strings.Contains(d.tail(1<<20), d.url("/")) {
+	if !strings.Contains(d.Tail(1<<20), d.url("/")) {
 		t.Error("the addresses were not printed")
 	}
 
-	d.launch(t)
-	eventually(t, 60*time.Second, func() bool {
+	d.Launch(t)
+	harness.Eventually(t, 60*time.Second, func() bool {
 		var again salesAnswer
 		return getJSON(d.url("/v1/sales?from="+time.Now().Add(-48*time.Hour).UTC().Format(time.RFC3339)), &again) == 200 && again.lines() >= first.lines()
-	}, func() string { return "the data did not survive a restart:\n" + d.tail(30) })
-	d.ready(t, 60*time.Second)
+	}, func() string { return "the data did not survive a restart:\n" + d.Tail(30) })
+	d.Ready(t, 60*time.Second)
 
 	at := time.Now()
-	d.kill(t)
-	d.ready(t, 60*time.Second)
+	d.Kill(t)
+	d.Ready(t, 60*time.Second)
 	t.Logf("ready %v after kill -9", time.Since(at).Round(10*time.Millisecond))
 	d.demoEqual(t)
 }
@@ -182,7 +183,7 @@ SELECT to_char(date_trunc('hour', o.ordered_at AT TIME ZONE 'UTC'), 'YYYY-MM-DD 
 func (d *demo) demoEqual(t *testing.T) {
 	t.Helper()
 	ctx := context.Background()
-	p := &platform{programs: map[string]*process{"standalone": d.process}}
+	p := &platform{programs: map[string]*harness.Process{"standalone": d.Process}}
 	p.source = pool(t, "postgres://postgres@127.0.0.1:"+d.primaryPort+"/store?sslmode=disable&pool_max_conns=3")
 	p.sales = pool(t, "postgres://postgres@127.0.0.1:"+d.salesPort+"/millrace?sslmode=disable&pool_max_conns=3")
 	tx, err := p.source.Begin(ctx)
@@ -254,7 +255,7 @@ func TestTakenPortsAreNamed(t *testing.T) {
 	for _, flag := range []string{"--embedded-kafka-port", "--embedded-registry-port", "--embedded-primary-port", "--embedded-standby-port", "--embedded-sales-port"} {
 		args := []string{"run", "--http-address", "127.0.0.1:0", "--data-dir", pgtest.Dir(t), "--embedded-kafka-port", "0", "--embedded-registry-port", "0",
 			"--embedded-primary-port", "0", "--embedded-standby-port", "0", "--embedded-sales-port", "0", flag, port}
-		out, err := exec.Command(filepath.Join(root(), "bin", "standalone"), args...).CombinedOutput()
+		out, err := exec.Command(filepath.Join(harness.Root(), "bin", "standalone"), args...).CombinedOutput()
 		if err == nil || !strings.Contains(string(out), port) || !strings.Contains(string(out), flag) {
 			t.Errorf("%s %s: %v\n%s", flag, port, err, out)
 		}
@@ -265,7 +266,7 @@ func TestTakenPortsAreNamed(t *testing.T) {
 func TestShopper(t *testing.T) {
 	pgtest.Installation(t)
 	d := startDemo(t, "--demo-rate", "2")
-	d.ready(t, 90*time.Second)
+	d.Ready(t, 90*time.Second)
 	type answer struct {
 		Items []struct {
 			ID string `json:"id"`
@@ -275,7 +276,7 @@ func TestShopper(t *testing.T) {
 	recommend := func(query string) (a answer, ids string) {
 		t.Helper()
 		if code := getJSON(d.url("/v1/recommendations?"+query), &a); code != 200 || a.Level == "" {
-			t.Fatalf("no answer: %d %+v\n%s", code, a, d.tail(20))
+			t.Fatalf("no answer: %d %+v\n%s", code, a, d.Tail(20))
 		}
 		for _, i := range a.Items {
 			ids += i.ID + " "
@@ -310,7 +311,7 @@ func TestShopper(t *testing.T) {
 	if code := postJSON(d.url("/v1/activity"), map[string]any{"events": events}, &result); code != 202 {
 		t.Fatal(code, result)
 	}
-	eventually(t, 10*time.Second, func() bool {
+	harness.Eventually(t, 10*time.Second, func() bool {
 		a, after := recommend("session_id=s-e2e&limit=8")
 		return after != before && a.Level != "popular"
 	},
@@ -333,9 +334,9 @@ func TestShopper(t *testing.T) {
 	if code := postJSON(d.url("/v1/activity"), "{not json", &problem); code != 400 {
 		t.Fatal(code, problem)
 	}
-	list := exec.Command(filepath.Join(root(), "bin", "enrich"), "quarantine", "list", "--kafka-brokers", "127.0.0.1:"+d.kafkaPort,
+	list := exec.Command(filepath.Join(harness.Root(), "bin", "enrich"), "quarantine", "list", "--kafka-brokers", "127.0.0.1:"+d.kafkaPort,
 		"--registry-url", "http://127.0.0.1:"+d.registryPort, "--privacy-key-file", filepath.Join(d.dir, "privacy.key"))
-	eventually(t, 10*time.Second, func() bool {
+	harness.Eventually(t, 10*time.Second, func() bool {
 		out, err := exec.Command(list.Path, list.Args[1:]...).CombinedOutput()
 		return err == nil && strings.Count(string(out), "collect") >= 2 && strings.Contains(string(out), "action") && !strings.Contains(string(out), "dance")
 	}, func() string {
@@ -344,7 +345,7 @@ func TestShopper(t *testing.T) {
 	})
 
 	// The operator's picture.
-	out, err := exec.Command(filepath.Join(root(), "bin", "admin"), "status", "--kafka-brokers", "127.0.0.1:"+d.kafkaPort, "--registry-url", "http://127.0.0.1:"+d.registryPort,
+	out, err := exec.Command(filepath.Join(harness.Root(), "bin", "admin"), "status", "--kafka-brokers", "127.0.0.1:"+d.kafkaPort, "--registry-url", "http://127.0.0.1:"+d.registryPort,
 		"--sales-url", "postgres://postgres@127.0.0.1:"+d.salesPort+"/millrace?sslmode=disable").CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "cdc/") || !strings.Contains(string(out), "enrich/") || !strings.Contains(string(out), "postgres") {
 		t.Errorf("admin status: %v\n%s", err, out)
