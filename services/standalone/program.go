@@ -66,7 +66,7 @@ schema registry that it starts itself. Everything listens on loopback. The data 
 
   standalone run                            a demo store with live orders
   standalone run --demo-rate 5              five orders a second
-  standalone run --source-url postgres://cdc@replica.example:5432/shop --enrich-mapping classicmodels
+  standalone run --source postgres://cdc@replica.example:5432/shop --enrich-mapping classicmodels
                                             your own database, read from its replica; nothing is written to it
   standalone reset --yes                    forget everything`,
 		Build:    func(ctx context.Context, rt *app.Runtime) error { return build(ctx, rt, s, os.Stderr) },

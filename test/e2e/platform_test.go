@@ -88,7 +88,7 @@ func (p *platform) runStandalone(t *testing.T, mapping string) {
 	t.Helper()
 	dir := pgtest.Dir(t)
 	salesPort := strings.Split(harness.FreeAddress(t), ":")[1]
-	p.programs["standalone"] = harness.Start(t, "standalone", nil, "--source-url", p.standby.DSN("cdc", "postgres"), "--enrich-mapping", mapping,
+	p.programs["standalone"] = harness.Start(t, "standalone", nil, "--source", p.standby.DSN("cdc", "postgres"), "--enrich-mapping", mapping,
 		"--data-dir", dir, "--embedded-kafka-port", "0", "--embedded-registry-port", "0", "--embedded-sales-port", salesPort)
 	p.programs["standalone"].Ready(t, 2*time.Minute)
 	p.sales = pool(t, "postgres://postgres@127.0.0.1:"+salesPort+"/millrace?sslmode=disable")

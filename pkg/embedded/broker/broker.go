@@ -114,7 +114,11 @@ func (b *Broker) start(o Options) error {
 	}
 	c, err := kfake.NewCluster(opts...)
 	if err != nil {
-		return fmt.Errorf("start embedded broker: %w", err)
+		err = fmt.Errorf("start embedded broker: %w", err)
+		if b.store != nil {
+			err = errors.Join(err, b.store.notBegun())
+		}
+		return err
 	}
 	b.cluster = c
 	b.addr = c.ListenAddrs()[0]

@@ -24,7 +24,7 @@ func TestCleanStopLosesNothing(t *testing.T) {
 		t.Error("a new directory reports an unclean stop")
 	}
 	createTopic(t, b.Addr(), "t", 2, nil)
-	produce(t, client(t, b.Addr()), record("t", 0, "a", "1"), record("t", 1, "b", "2"))
+	send(t, b.Addr(), record("t", 0, "a", "1"), record("t", 1, "b", "2"))
 	id := b.ClusterID()
 	mustClose(t, b)
 
@@ -61,6 +61,7 @@ func TestTakenPort(t *testing.T) {
 	defer l.Close() //nolint:errcheck // test
 	port := l.Addr().(*net.TCPAddr).Port
 	dir := t.TempDir()
+	mustClose(t, openAt(t, Options{Dir: dir}))
 	_, err = Open(t.Context(), Options{Dir: dir, Port: port})
 	var used *PortInUseError
 	if !errors.As(err, &used) || used.Port != port || !strings.Contains(err.Error(), fmt.Sprint(port)) {
@@ -91,7 +92,7 @@ func TestNullKeysOnCompactedTopicsAreRefused(t *testing.T) {
 			}
 		}
 		// An empty key is a key, and the refusal does not outlive its request.
-		produce(t, client(t, b.Addr()), record("compacted", 0, "", "v"))
+		send(t, b.Addr(), record("compacted", 0, "", "v"))
 	}
 	if n := endOffset(t, b.Addr(), "compacted", 0); n != 3 {
 		t.Errorf("compacted topic has %d records, want the 3 with a key", n)
@@ -130,7 +131,7 @@ func TestCompactedTopicsHaveNoRetention(t *testing.T) {
 	}
 	old := record("c", 0, "k", "v")
 	old.Timestamp = time.Now().Add(-30 * 24 * time.Hour)
-	produce(t, client(t, b.Addr()), old, record("c", 0, "k2", "v"))
+	send(t, b.Addr(), old, record("c", 0, "k2", "v"))
 	b.cluster.ApplyRetention() // what kfake's cleaner would do
 	if got := len(readAll(t, b.Addr(), "c")); got != 2 {
 		t.Errorf("%d records left of 2", got)
@@ -147,7 +148,7 @@ func TestGroupSessionAndTransactions(t *testing.T) {
 	createTopic(t, b.Addr(), "in", 1, nil)
 	createTopic(t, b.Addr(), "out", 2, nil)
 	for i := range 10 {
-		produce(t, client(t, b.Addr()), record("in", 0, fmt.Sprint(i), "v"))
+		send(t, b.Addr(), record("in", 0, fmt.Sprint(i), "v"))
 	}
 	ctx := within(t, 30*time.Second)
 	sess, err := kgo.NewGroupTransactSession(kgo.SeedBrokers(b.Addr()), kgo.ConsumerGroup("g"), kgo.ConsumeTopics("in"),

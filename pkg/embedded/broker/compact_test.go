@@ -33,6 +33,7 @@ func TestADaysGrowth(t *testing.T) {
 	if err := cl.Flush(ctx); err != nil {
 		t.Fatal(err)
 	}
+	cl.Close()
 	ends := []int64{endOffset(t, b.Addr(), "c", 0), endOffset(t, b.Addr(), "c", 1)}
 	before := make(map[string]int64) // offset of the newest record of a key
 	for _, r := range readAll(t, b.Addr(), "c") {
@@ -68,7 +69,8 @@ func TestADaysGrowth(t *testing.T) {
 	if fs := cl.PollFetches(within(t, 10*time.Second)); fs.Err() != nil || fs.NumRecords() == 0 {
 		t.Errorf("consuming from a compacted offset: %v", fs.Err())
 	}
-	produce(t, client(t, b.Addr()), record("c", 0, "key-0", "after"))
+	cl.Close()
+	send(t, b.Addr(), record("c", 0, "key-0", "after"))
 	mustClose(t, b)
 	b = openAt(t, Options{Dir: dir})
 	want["key-0"] = "after"
@@ -100,7 +102,8 @@ func TestCompactionIgnoresAbortedAndOpenTransactions(t *testing.T) {
 	txn(t, a, &commit, record("c", 0, "x", "1"), record("c", 0, "y", "1"))
 	txn(t, a, &commit, record("c", 0, "x", "2"))
 	txn(t, a, &abort, record("c", 0, "x", "aborted"), record("c", 0, "y", "aborted"))
-	txn(t, client(t, b.Addr(), kgo.TransactionalID("b")), nil, record("c", 0, "y", "open"), record("c", 0, "z", "open"))
+	left := client(t, b.Addr(), kgo.TransactionalID("b"))
+	txn(t, left, nil, record("c", 0, "y", "open"), record("c", 0, "z", "open"))
 	mustClose(t, b)
 
 	b = openAt(t, Options{Dir: dir, CompactAfterBytes: 1})
@@ -133,16 +136,16 @@ func TestTombstonesStayUntilSeenLongEnough(t *testing.T) {
 	b := openAt(t, Options{Dir: dir})
 	createTopic(t, b.Addr(), "c", 1, map[string]string{"cleanup.policy": "compact", "delete.retention.ms": "3600000"})
 	old := &kgo.Record{Topic: "c", Key: []byte("k"), Timestamp: time.Now().Add(-90 * 24 * time.Hour)}
-	produce(t, client(t, b.Addr()), record("c", 0, "k", "v"))
-	produce(t, client(t, b.Addr()), old)
-	produce(t, client(t, b.Addr()), record("c", 0, "last", "v"))
+	send(t, b.Addr(), record("c", 0, "k", "v"))
+	send(t, b.Addr(), old)
+	send(t, b.Addr(), record("c", 0, "last", "v"))
 	mustClose(t, b)
 	// However old it is, no compaction has seen it yet.
 	b = openAt(t, Options{Dir: dir, CompactAfterBytes: 1})
 	if n := tombstones(b); n != 1 {
 		t.Fatalf("%d tombstones after the first compaction, want 1", n)
 	}
-	produce(t, client(t, b.Addr()), record("c", 0, "last", "w"))
+	send(t, b.Addr(), record("c", 0, "last", "w"))
 	mustClose(t, b)
 
 	gen := filepath.Join(dir, b.store.gen, passesName)
@@ -171,7 +174,7 @@ func TestCompactionLagAndRetention(t *testing.T) {
 		for _, topic := range []string{"lag", "ret"} {
 			r := record(topic, 0, "k", fmt.Sprint(i))
 			r.Timestamp = time.Now().Add(-age * time.Hour)
-			produce(t, client(t, b.Addr()), r)
+			send(t, b.Addr(), r)
 		}
 	}
 	mustClose(t, b)
@@ -191,7 +194,7 @@ func TestInterruptedCompactionLeavesTheOldGeneration(t *testing.T) {
 	b := openAt(t, Options{Dir: dir})
 	createTopic(t, b.Addr(), "c", 1, compacted())
 	for i := range 10 {
-		produce(t, client(t, b.Addr()), record("c", 0, "k", fmt.Sprint(i)))
+		send(t, b.Addr(), record("c", 0, "k", fmt.Sprint(i)))
 	}
 	mustClose(t, b)
 	// A crash in the middle leaves a generation nobody switched to.
@@ -230,7 +233,7 @@ func TestDeletedRecordsDoNotResetOffsets(t *testing.T) {
 	dir := t.TempDir()
 	b := openAt(t, Options{Dir: dir})
 	createTopic(t, b.Addr(), "d", 1, nil)
-	produce(t, client(t, b.Addr()), record("d", 0, "k", "1"), record("d", 0, "k", "2"))
+	send(t, b.Addr(), record("d", 0, "k", "1"), record("d", 0, "k", "2"))
 	if err := b.cluster.DeleteRecords("d", 0, 2); err != nil {
 		t.Fatal(err)
 	}
@@ -239,7 +242,7 @@ func TestDeletedRecordsDoNotResetOffsets(t *testing.T) {
 	if end := endOffset(t, b.Addr(), "d", 0); end != 2 {
 		t.Errorf("end offset %d after a restart, want 2", end)
 	}
-	produce(t, client(t, b.Addr()), record("d", 0, "k", "3"))
+	send(t, b.Addr(), record("d", 0, "k", "3"))
 	if rs := readAll(t, b.Addr(), "d"); len(rs) != 1 || rs[0].Offset != 2 {
 		t.Errorf("got %d records", len(rs))
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // helperEnv turns the test binary into a broker on the named directory that
@@ -110,6 +111,15 @@ func within(t *testing.T, d time.Duration) context.Context {
 	return ctx
 }
 
+// send produces with a client of its own and closes it: closing a client after
+// its broker takes a second.
+func send(t *testing.T, addr string, rs ...*kgo.Record) {
+	t.Helper()
+	cl := client(t, addr)
+	defer cl.Close()
+	produce(t, cl, rs...)
+}
+
 func createTopic(t *testing.T, addr, name string, partitions int32, configs map[string]string) {
 	t.Helper()
 	c := make(map[string]*string)
@@ -117,6 +127,7 @@ func createTopic(t *testing.T, addr, name string, partitions int32, configs map[
 		c[k] = &v
 	}
 	cl := kadm.NewClient(client(t, addr))
+	defer cl.Close()
 	if r, err := cl.CreateTopic(within(t, 10*time.Second), partitions, 1, c, name); err != nil || r.Err != nil {
 		t.Fatalf("create %s: %v %v", name, err, r.Err)
 	}
@@ -141,6 +152,7 @@ func readAll(t *testing.T, addr, topic string) []*kgo.Record {
 	t.Helper()
 	ctx := within(t, 30*time.Second)
 	adm := kadm.NewClient(client(t, addr))
+	defer adm.Close()
 	ends, err := adm.ListEndOffsets(ctx, topic)
 	if err = errors.Join(err, ends.Error()); err != nil {
 		t.Fatal(err)
@@ -164,6 +176,7 @@ func readAll(t *testing.T, addr, topic string) []*kgo.Record {
 		}
 	})
 	cl := client(t, addr, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: at}), kgo.KeepControlRecords(), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
+	defer cl.Close()
 	var out []*kgo.Record
 	for len(left) > 0 {
 		fs := cl.PollFetches(ctx)
@@ -197,10 +210,41 @@ func fold(rs []*kgo.Record) map[string]string {
 
 func endOffset(t *testing.T, addr, topic string, p int32) int64 {
 	t.Helper()
-	ends, err := kadm.NewClient(client(t, addr)).ListEndOffsets(within(t, 10*time.Second), topic)
+	adm := kadm.NewClient(client(t, addr))
+	defer adm.Close()
+	ends, err := adm.ListEndOffsets(within(t, 10*time.Second), topic)
 	if err != nil {
 		t.Fatal(err)
 	}
 	o, _ := ends.Lookup(topic, p)
 	return o.Offset
+}
+
+// resend sends a stored batch as a produce request.
+func resend(t *testing.T, addr, topic string, raw []byte) {
+	t.Helper()
+	cl := client(t, addr)
+	defer cl.Close()
+	b := append([]byte(nil), raw...)
+	clear(b[:8]) // a producer numbers from 0
+	req := kmsg.NewPtrProduceRequest()
+	req.Acks, req.TimeoutMillis = -1, 1000
+	rt := kmsg.NewProduceRequestTopic()
+	rt.Topic = topic
+	meta, err := kadm.NewClient(cl).ListTopics(within(t, 5*time.Second), topic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rt.TopicID = meta[topic].ID
+	rp := kmsg.NewProduceRequestTopicPartition()
+	rp.Records = b
+	rt.Partitions = append(rt.Partitions, rp)
+	req.Topics = append(req.Topics, rt)
+	resp, err := req.RequestWith(within(t, 5*time.Second), cl)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code := resp.Topics[0].Partitions[0].ErrorCode; code != 0 {
+		t.Fatalf("answer %d to a batch sent again", code)
+	}
 }

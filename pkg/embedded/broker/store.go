@@ -46,7 +46,7 @@ const (
 
 // openStore locks the directory, finds the current generation, repairs it and
 // compacts it into a new one if that is worth it.
-func openStore(ctx context.Context, o Options) (st *store, err error) {
+func openStore(ctx context.Context, o Options) (*store, error) {
 	started := time.Now()
 	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
 		return nil, fmt.Errorf("create directory: %w", err)
@@ -55,38 +55,32 @@ func openStore(ctx context.Context, o Options) (st *store, err error) {
 	if err != nil {
 		return nil, err
 	}
-	st = &store{root: o.Dir, log: o.Log, lock: lock}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, st.abandon())
-		}
-	}()
-	if err := st.findGeneration(); err != nil {
-		return nil, err
-	}
-	_, statErr := os.Stat(st.path(runningName))
-	st.unclean = statErr == nil
-	if st.txn, err = openTxnFile(st.path(txnFileName)); err != nil {
-		return nil, err
-	}
-	if err := st.readMeta(); err != nil {
-		return nil, err
-	}
-	if st.clusterID == "" {
-		// kfake writes meta.json first of all: without it nothing was ever
-		// stored here, however the first run ended.
-		st.unclean = false
-		return st, nil
-	}
+	st := &store{root: o.Dir, log: o.Log, lock: lock}
 	if err := st.prepare(ctx, o); err != nil {
-		return nil, err
+		return nil, errors.Join(err, st.abandon())
 	}
 	st.prepTook = time.Since(started)
 	return st, nil
 }
 
 func (st *store) prepare(ctx context.Context, o Options) error {
-	var err error
+	if err := st.findGeneration(); err != nil {
+		return err
+	}
+	_, err := os.Stat(st.path(runningName))
+	st.unclean = err == nil
+	if st.txn, err = openTxnFile(st.path(txnFileName)); err != nil {
+		return err
+	}
+	if err := st.readMeta(); err != nil {
+		return err
+	}
+	if st.clusterID == "" {
+		// kfake writes meta.json first of all: without it nothing was ever
+		// stored here, however the first run ended.
+		st.unclean = false
+		return nil
+	}
 	if st.repaired, err = repair(ctx, st.dataDir(), st.txn.last(), st.unclean); err != nil {
 		return fmt.Errorf("repair: %w", err)
 	}
@@ -187,6 +181,15 @@ func (st *store) begin() error {
 		return fmt.Errorf("mark the directory as in use: %w", err)
 	}
 	return nil
+}
+
+// notBegun takes begin back after a start that failed before anything was
+// written. A directory that was unclean stays so.
+func (st *store) notBegun() error {
+	if st.unclean {
+		return nil
+	}
+	return os.Remove(st.path(runningName))
 }
 
 // end makes what was written durable, marks the directory clean and lets go.

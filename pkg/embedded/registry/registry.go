@@ -205,7 +205,7 @@ func (r *Registry) register(name string, s *schema) (int, error) {
 	return id, nil
 }
 
-// remove deletes versions of a subject, all of them if number is 0, and
+// remove deletes one version of a subject, or all of them, and
 // returns their numbers.
 func (r *Registry) remove(name string, ref versionRef, all, permanent bool) ([]int, error) {
 	r.mu.Lock()
