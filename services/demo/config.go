@@ -11,7 +11,7 @@ import (
 // Config is the demo section.
 type Config struct {
 	URL                config.Secret `yaml:"url" doc:"primary of the demo store's database, with the right to create tables and roles; the only write access in the system"`
-	Rate               float64       `yaml:"rate" doc:"orders per second on average; 0 makes none"`
+	Rate               float64       `yaml:"rate" doc:"orders per second on average over a week; the days before a new store is opened grow to it; 0 makes none"`
 	Seed               uint64        `yaml:"seed" doc:"seed of the generated store; matters only when the store is created"`
 	HistoryDays        int           `yaml:"history_days" doc:"days of past orders in a new store"`
 	CollectURL         string        `yaml:"collect_url" doc:"where a browser reaches collect, for example https://collect.example; empty means where the shop page comes from"`
@@ -22,8 +22,8 @@ type Config struct {
 // maxRate is what one writer can be trusted with, in orders per second.
 const maxRate = 1000
 
-// DefaultConfig is one order a second on a store with sixty days of history.
-func DefaultConfig() Config { return Config{Rate: 1, Seed: 1, HistoryDays: 60} }
+// DefaultConfig is an order every five seconds on a store with sixty days of history.
+func DefaultConfig() Config { return Config{Rate: 0.2, Seed: 1, HistoryDays: 60} }
 
 // Validate names the key that is wrong and never shows a secret. An empty url is
 // left to New, because only a process that runs the demo needs one.

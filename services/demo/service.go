@@ -116,7 +116,7 @@ func (s *Service) tryOpen(ctx context.Context) (*pgxpool.Pool, error) {
 	start := time.Now()
 	var rows int64
 	err := Setup(ctx, s.cfg.URL.Reveal(), Options{
-		Seed: s.cfg.Seed, HistoryDays: s.cfg.HistoryDays, Now: s.deps.Now(),
+		Seed: s.cfg.Seed, HistoryDays: s.cfg.HistoryDays, Rate: s.cfg.Rate, Now: s.deps.Now(),
 		Progress: func(done, total int64) {
 			rows = done
 			if s.deps.Progress != nil {

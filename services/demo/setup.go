@@ -29,6 +29,7 @@ const setupLock = 0x64656d6f
 type Options struct {
 	Seed        uint64
 	HistoryDays int       // days of past orders; 0 means 60
+	Rate        float64   // orders per second that the last days grow to, within bounds; 0 for no growth
 	Now         time.Time // the history ends here
 	// Progress, if set, is called with the rows written so far and in all. It is
 	// called from Setup's goroutine and should return quickly.
@@ -38,8 +39,8 @@ type Options struct {
 // Setup makes the demo store in the database at dsn: tables, publication
 // "millrace", role "cdc" and a generated history. It works in one transaction, so
 // a store is either complete or not there: after a kill, call it again. A complete
-// store is left alone, whatever the options. The same Seed, HistoryDays and Now
-// give the same rows. Safe to call from several processes at once.
+// store is left alone, whatever the options. The same Seed, HistoryDays,
+// Rate and Now give the same rows. Safe to call from several processes at once.
 func Setup(ctx context.Context, dsn string, o Options) error {
 	cfg, err := pgx.ParseConfig(dsn)
 	if err != nil {
@@ -75,7 +76,7 @@ func create(ctx context.Context, tx pgx.Tx, o Options) error {
 	if _, err := tx.Exec(ctx, schema); err != nil {
 		return explain(err)
 	}
-	f := &filler{tx: tx, world: gen.New(o.Seed, o.Now, o.HistoryDays), progress: o.Progress}
+	f := &filler{tx: tx, world: gen.New(o.Seed, o.Now, o.HistoryDays, o.Rate), progress: o.Progress}
 	f.total = f.world.Rows()
 	if err := f.fill(ctx); err != nil {
 		return err

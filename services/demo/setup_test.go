@@ -29,7 +29,7 @@ func TestSetup(t *testing.T) {
 	conn := pgtest.Connect(t, dsn)
 	var last, total int64
 	begin := time.Now()
-	err := Setup(t.Context(), dsn, Options{Seed: 1, Now: testNow, Progress: func(d, n int64) {
+	err := Setup(t.Context(), dsn, Options{Seed: 1, Rate: 0.2, Now: testNow, Progress: func(d, n int64) {
 		if d < last {
 			t.Errorf("progress went from %d to %d", last, d)
 		}
@@ -39,10 +39,10 @@ func TestSetup(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("%d rows in %s", total, time.Since(begin))
-	if last != total || total < 40000 {
+	if last != total || total < 100000 {
 		t.Errorf("progress ended at %d of %d", last, total)
 	}
-	if lines := query[int](t, conn, "SELECT count(*) FROM order_details"); lines < 25000 || lines > 40000 {
+	if lines := query[int](t, conn, "SELECT count(*) FROM order_details"); lines < 70000 || lines > 90000 {
 		t.Errorf("%d order lines", lines)
 	}
 	if n := query[int](t, conn, "SELECT count(*) FROM pg_publication_tables WHERE pubname = 'millrace' AND schemaname = 'public'"); n != len(tables) {
@@ -62,7 +62,7 @@ func TestSetup(t *testing.T) {
 
 	// Another database, the same seed: the same rows.
 	other := pgtest.Database(t)
-	if err := Setup(t.Context(), other, Options{Seed: 1, Now: testNow}); err != nil {
+	if err := Setup(t.Context(), other, Options{Seed: 1, Rate: 0.2, Now: testNow}); err != nil {
 		t.Fatal(err)
 	}
 	before := contents(t, conn)
@@ -74,7 +74,7 @@ func TestSetup(t *testing.T) {
 	exec(t, conn, "UPDATE customers SET city = 'Elsewhere' WHERE customer_number = 1500")
 	before = contents(t, conn)
 	called := false
-	if err := Setup(t.Context(), dsn, Options{Seed: 99, Now: time.Now(), Progress: func(_, _ int64) { called = true }}); err != nil {
+	if err := Setup(t.Context(), dsn, Options{Seed: 99, Rate: 9, Now: time.Now(), Progress: func(_, _ int64) { called = true }}); err != nil {
 		t.Fatal(err)
 	}
 	if contents(t, conn) != before || called {
@@ -85,7 +85,7 @@ func TestSetup(t *testing.T) {
 func TestSetupKilledInTheMiddleIsRedone(t *testing.T) {
 	dsn := pgtest.Database(t)
 	conn := pgtest.Connect(t, dsn)
-	err := Setup(t.Context(), dsn, Options{Seed: 1, HistoryDays: 5, Now: testNow, Progress: func(done, total int64) {
+	err := Setup(t.Context(), dsn, Options{Seed: 1, HistoryDays: 5, Rate: 0.05, Now: testNow, Progress: func(done, total int64) {
 		if done > total/2 { // what a kill of the process or of the server looks like from the database
 			_, err := conn.Exec(context.Background(), "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'millrace-demo-setup' AND datname = current_database()")
 			if err != nil {
@@ -99,11 +99,11 @@ func TestSetupKilledInTheMiddleIsRedone(t *testing.T) {
 	if n := query[int](t, conn, "SELECT count(*) FROM pg_class WHERE relname IN ('orders', 'store')"); n != 0 {
 		t.Errorf("%d tables of half a store were left", n)
 	}
-	if err := Setup(t.Context(), dsn, Options{Seed: 1, HistoryDays: 5, Now: testNow}); err != nil {
+	if err := Setup(t.Context(), dsn, Options{Seed: 1, HistoryDays: 5, Rate: 0.05, Now: testNow}); err != nil {
 		t.Fatal(err)
 	}
 	clean := pgtest.Database(t)
-	if err := Setup(t.Context(), clean, Options{Seed: 1, HistoryDays: 5, Now: testNow}); err != nil {
+	if err := Setup(t.Context(), clean, Options{Seed: 1, HistoryDays: 5, Rate: 0.05, Now: testNow}); err != nil {
 		t.Fatal(err)
 	}
 	if contents(t, conn) != contents(t, pgtest.Connect(t, clean)) {

@@ -130,15 +130,15 @@ func (t *trickler) run(ctx context.Context) {
 		elapsed := min(now.Sub(last), maxArrears)
 		last = now
 		t.startRush(now)
-		for range gen.Poisson(t.r, t.cfg.Rate*swell(now.Sub(start))*elapsed.Seconds()) {
+		for range gen.Poisson(t.r, t.cfg.Rate*gen.Rhythm(t.markets, t.deps.Now())*swell(now.Sub(start))*elapsed.Seconds()) {
 			t.arrive(ctx, now)
 		}
 		t.browse(ctx, now)
 	}
 }
 
-// swell is how busy the store is, 1 on average: waves that can be seen on a chart
-// of minutes.
+// swell is laid over the rhythm of the day, 1 on average: waves that can be seen on
+// a chart of minutes.
 func swell(t time.Duration) float64 {
 	m := t.Minutes()
 	return 1 + 0.35*math.Sin(2*math.Pi*m/7) + 0.15*math.Sin(2*math.Pi*m/1.7)
@@ -175,8 +175,7 @@ func (t *trickler) arrive(ctx context.Context, now time.Time) {
 
 // somebody draws a customer, and the product line of the rush if it caught them.
 func (t *trickler) somebody(now time.Time) (person, string) {
-	draw := func() person { return t.people[int(float64(len(t.people))*math.Pow(t.r.Float64(), 1.4))] }
-	who := draw()
+	who := t.awake()
 	if now.After(t.rush.until) || t.r.Float64() > 0.5 {
 		return who, ""
 	}
@@ -184,9 +183,22 @@ func (t *trickler) somebody(now time.Time) (person, string) {
 		if t.markets[who.market].Territory == t.rush.territory {
 			return who, t.rush.line
 		}
-		who = draw()
+		who = t.awake()
 	}
 	return who, ""
+}
+
+// awake draws a customer; some buy far more often than others, and few at night.
+func (t *trickler) awake() person {
+	var who person
+	at := t.deps.Now()
+	for range 20 {
+		who = t.people[int(float64(len(t.people))*math.Pow(t.r.Float64(), 1.4))]
+		if t.r.Float64()*gen.MostBusy < gen.Busy(t.markets[who.market], at) {
+			break
+		}
+	}
+	return who
 }
 
 func (t *trickler) directOrder(ctx context.Context, who person, line string) {

@@ -2,6 +2,7 @@ package demo
 
 import (
 	"encoding/json"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/millrace-io/millrace/pkg/embedded/pgtest"
+	"github.com/millrace-io/millrace/services/demo/internal/gen"
 )
 
 // fakeCollect takes activity as collect does.
@@ -205,5 +207,29 @@ func TestHundredths(t *testing.T) {
 	}
 	if _, err := hundredths(query[pgtype.Numeric](t, conn, "SELECT 'NaN'::numeric")); err == nil {
 		t.Error("NaN is money")
+	}
+}
+
+func TestFewBuyAtNight(t *testing.T) {
+	for at, want := range map[time.Time]string{ // territories awake at that time, the others asleep
+		time.Date(2026, 3, 18, 11, 0, 0, 0, time.UTC): "Japan", // 20 h in Japan, 5 h in Chicago
+		time.Date(2026, 3, 18, 2, 0, 0, 0, time.UTC):  "NA",    // 20 h in Chicago, 2 h in London
+	} {
+		s := &Service{deps: Deps{Now: func() time.Time { return at }}, markets: gen.Markets()}
+		tr := &trickler{Service: s, r: rand.New(rand.NewPCG(1, 1))}
+		for i := range 2400 {
+			tr.people = append(tr.people, person{number: i, market: i % len(s.markets)})
+		}
+		buyers, members := map[string]float64{}, map[string]float64{}
+		for _, m := range s.markets {
+			members[m.Territory]++
+		}
+		for range 20_000 {
+			buyers[s.markets[tr.awake().market].Territory]++
+		}
+		asleep := map[string]string{"Japan": "NA", "NA": "EMEA"}[want]
+		if buyers[want]/members[want] < 3*buyers[asleep]/members[asleep] {
+			t.Errorf("at %s UTC %.0f buyers are from %s, %.0f from %s", at, buyers[want], want, buyers[asleep], asleep)
+		}
 	}
 }

@@ -68,14 +68,17 @@ schema registry that it starts itself. Everything listens on loopback. The data 
   standalone run --demo-rate 5              five orders a second
   standalone run --source postgres://cdc@replica.example:5432/shop --enrich-mapping classicmodels
                                             your own database, read from its replica; nothing is written to it
-  standalone reset --yes                    forget everything`,
-		Build:    func(ctx context.Context, rt *app.Runtime) error { return build(ctx, rt, s, os.Stderr) },
+  standalone reset --yes                    forget everything
+
+Your database needs a publication: CREATE PUBLICATION millrace FOR TABLE …, on its primary; cdc check tells what else is missing. On
+Ctrl-C the slot on your replica is dropped, so that no WAL is kept for a trial that has ended; the next start takes a new snapshot.`,
+		Build:    func(ctx context.Context, rt *app.Runtime) error { return build(ctx, rt, s, version, os.Stderr) },
 		Commands: []app.Command{resetCommand(s)},
 	}
 }
 
 // build starts the embedded parts and puts the services on them.
-func build(ctx context.Context, rt *app.Runtime, s *settings, out io.Writer) error {
+func build(ctx context.Context, rt *app.Runtime, s *settings, version string, out io.Writer) error {
 	begin := time.Now()
 	if debug.SetMemoryLimit(-1) == math.MaxInt64 { // not set by GOMEMLIMIT
 		debug.SetMemoryLimit(memoryLimit)
@@ -97,7 +100,7 @@ func build(ctx context.Context, rt *app.Runtime, s *settings, out io.Writer) err
 			return err
 		}
 	}
-	if err := addServices(rt, s, p); err != nil {
+	if err := addServices(rt, s, p, version); err != nil {
 		return err
 	}
 	rt.OnReady(func() { banner(out, rt, s, p, time.Since(begin)) })
@@ -108,7 +111,7 @@ func build(ctx context.Context, rt *app.Runtime, s *settings, out io.Writer) err
 func addDemo(ctx context.Context, rt *app.Runtime, s *settings, p *parts) error {
 	s.Demo.URL = config.Secret(p.primary.DSN("postgres", storeDatabase))
 	s.Demo.InternalCollectURL = rt.HTTP.URL()
-	err := demo.Setup(ctx, s.Demo.URL.Reveal(), demo.Options{Seed: s.Demo.Seed, HistoryDays: s.Demo.HistoryDays, Now: time.Now(),
+	err := demo.Setup(ctx, s.Demo.URL.Reveal(), demo.Options{Seed: s.Demo.Seed, HistoryDays: s.Demo.HistoryDays, Rate: s.Demo.Rate, Now: time.Now(),
 		Progress: func(done, total int64) { p.progress.report("loading the store's history", done, total) }})
 	if err != nil {
 		return fmt.Errorf("set up the demo store: %w", err)
@@ -122,7 +125,7 @@ func addDemo(ctx context.Context, rt *app.Runtime, s *settings, p *parts) error 
 }
 
 // addServices is the wiring: the same services as anywhere, each with its own client names and metrics.
-func addServices(rt *app.Runtime, s *settings, p *parts) error {
+func addServices(rt *app.Runtime, s *settings, p *parts, version string) error {
 	kcfg := kafka.DefaultConfig()
 	kcfg.Brokers, kcfg.InstanceID, kcfg.MaxBufferedBytes = []string{p.broker.Addr()}, "standalone", 8<<20
 	registry, err := avro.NewRegistry(avro.Config{URL: config.Secret(p.registryURL)})
@@ -135,7 +138,7 @@ func addServices(rt *app.Runtime, s *settings, p *parts) error {
 	}
 	sales := postgres.SalesConfig{URL: config.Secret(p.sales.DSN("postgres", salesDatabase))}
 
-	capture, err1 := cdc.New(s.CDC, cdc.Deps{Log: rt.Log, Metrics: rt.Metrics, Kafka: kcfg, Registry: registry, Keys: keys, Source: s.Source, OnSlotWait: p.onSlotWait()})
+	capture, err1 := cdc.New(s.CDC, cdc.Deps{Log: rt.Log, Metrics: rt.Metrics, Kafka: kcfg, Registry: registry, Keys: keys, Source: s.Source, OnSlotWait: p.onSlotWait(), Version: version})
 	intake, err2 := collect.New(s.Collect, collect.Deps{Log: rt.Log, Metrics: rt.Metrics, Kafka: kcfg, Registry: registry, Keys: keys})
 	enrichment, err3 := enrich.New(s.Enrich, enrich.Deps{Log: rt.Log, Metrics: rt.Metrics, Kafka: kcfg, Registry: registry, Keys: keys})
 	totals, err4 := aggregate.New(s.Aggregate, aggregate.Deps{Log: rt.Log, Metrics: rt.Metrics, Kafka: kcfg, Registry: registry, Keys: keys, Sales: sales})
@@ -145,6 +148,9 @@ func addServices(rt *app.Runtime, s *settings, p *parts) error {
 		return &app.UsageError{Err: err}
 	}
 	rt.Add("cdc", capture)
+	if p.primary == nil {
+		rt.OnStop(leaveNoSlot(capture, s.CDC.Slot))
+	}
 	rt.Add("collect", intake)
 	rt.OnStop(intake.Close)
 	rt.Add("enrich", enrichment)
@@ -160,6 +166,17 @@ func (p *parts) onSlotWait() func(context.Context) {
 		return nil
 	}
 	return p.logStandbySnapshot
+}
+
+// leaveNoSlot drops the slot on somebody's own replica when a trial ends: a forgotten slot keeps WAL until the disk is
+// full. The next start takes a new snapshot.
+func leaveNoSlot(capture *cdc.Service, slot string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		if err := capture.Reset(ctx); err != nil {
+			return fmt.Errorf("slot %[1]s is left on your replica, where it keeps WAL; drop it there with SELECT pg_drop_replication_slot('%[1]s'): %[2]w", slot, err)
+		}
+		return nil
+	}
 }
 
 func resetCommand(s *settings) app.Command {

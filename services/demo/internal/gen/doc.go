@@ -19,6 +19,7 @@ const (
 	streamHistory
 	streamSpikes
 	streamRatings
+	streamRamp
 )
 
 func newRand(seed, stream uint64) *rand.Rand {

@@ -8,27 +8,31 @@ import (
 
 var testNow = time.Date(2026, 3, 18, 15, 42, 7, 123456000, time.UTC)
 
+// liveRate is the demo's usual rate, in orders per second.
+const liveRate = 0.2
+
 func TestSameSeedSameWorld(t *testing.T) {
-	a, b := New(7, testNow, 60), New(7, testNow, 60)
+	a, b := New(7, testNow, 60, liveRate), New(7, testNow, 60, liveRate)
 	if !reflect.DeepEqual(a, b) {
 		t.Fatal("two worlds from the same seed and time differ")
 	}
-	if other := New(8, testNow, 60); reflect.DeepEqual(a.Orders, other.Orders) {
+	if other := New(8, testNow, 60, liveRate); reflect.DeepEqual(a.Orders, other.Orders) {
 		t.Fatal("another seed gave the same orders")
 	}
 }
 
 func TestPeopleDoNotDependOnTheHistory(t *testing.T) {
-	a, b := New(7, testNow, 60), New(7, testNow.Add(999*time.Hour), 5)
+	a, b := New(7, testNow, 60, liveRate), New(7, testNow.Add(999*time.Hour), 5, liveRate)
 	if !reflect.DeepEqual(a.Customers, b.Customers) || !reflect.DeepEqual(a.Products, b.Products) {
 		t.Fatal("customers or products changed with the length of the history")
 	}
 }
 
 func TestSizes(t *testing.T) {
-	w := New(1, testNow, 60)
+	w := New(1, testNow, 60, liveRate)
 	within := func(what string, got, low, high int) {
 		t.Helper()
+		t.Logf("%s: %d", what, got)
 		if got < low || got > high {
 			t.Errorf("%s: got %d, want %d to %d", what, got, low, high)
 		}
@@ -38,12 +42,12 @@ func TestSizes(t *testing.T) {
 	within("customers", len(w.Customers), 2001, 2001)
 	within("lines", len(w.Lines), 8, 8)
 	within("products", len(w.Products), 180, 180)
-	within("order lines", w.OrderLines(), 25000, 40000)
+	within("order lines", w.OrderLines(), 70000, 90000)
 	within("ratings", len(w.Ratings), 3000, 9000)
 }
 
 func TestRowsFitTogether(t *testing.T) {
-	w := New(3, testNow, 60)
+	w := New(3, testNow, 60, liveRate)
 	customer, product, line := map[int]bool{}, map[string]bool{}, map[string]bool{}
 	for _, l := range w.Lines {
 		line[l.Name] = true
@@ -82,23 +86,28 @@ func TestRowsFitTogether(t *testing.T) {
 }
 
 func TestStatuses(t *testing.T) {
-	w := New(1, testNow, 60)
-	share := map[string]float64{}
-	for _, o := range w.Orders {
-		share[o.Status] += 1 / float64(len(w.Orders))
-	}
-	for status, limits := range map[string][2]float64{
-		Shipped: {0.8, 0.95}, Cancelled: {0.02, 0.05}, Returned: {0.01, 0.04}, Disputed: {0.004, 0.02},
-		Resolved: {0.005, 0.03}, InProcess: {0.005, 0.05}, OnHold: {0.0001, 0.01},
+	for _, c := range []struct{ rate, returned float64 }{
+		{0, 0.01},
+		{liveRate, 0.004}, // those who bought in the last days have not sent anything back yet
 	} {
-		if got := share[status]; got < limits[0] || got > limits[1] {
-			t.Errorf("share of %q is %.4f, want %v", status, got, limits)
+		w := New(1, testNow, 60, c.rate)
+		share := map[string]float64{}
+		for _, o := range w.Orders {
+			share[o.Status] += 1 / float64(len(w.Orders))
+		}
+		for status, limits := range map[string][2]float64{
+			Shipped: {0.8, 0.95}, Cancelled: {0.02, 0.05}, Returned: {c.returned, 0.04}, Disputed: {0.004, 0.02},
+			Resolved: {0.005, 0.03}, InProcess: {0.005, 0.05}, OnHold: {0.0001, 0.01},
+		} {
+			if got := share[status]; got < limits[0] || got > limits[1] {
+				t.Errorf("share of %q at %v orders/s is %.4f, want %v", status, c.rate, got, limits)
+			}
 		}
 	}
 }
 
 func TestDailyAndWeeklyRhythmIsLocal(t *testing.T) {
-	w := New(1, testNow, 56) // whole weeks
+	w := New(1, testNow, 56, 0) // whole weeks, none busier than the others
 	markets := Markets()
 	country := map[int]string{}
 	for _, c := range w.Customers {
@@ -126,7 +135,7 @@ func TestDailyAndWeeklyRhythmIsLocal(t *testing.T) {
 }
 
 func TestClustersAreBoughtTogether(t *testing.T) {
-	w := New(1, testNow, 60)
+	w := New(1, testNow, 60, liveRate)
 	cluster := map[string]int{}
 	for _, p := range w.Products {
 		cluster[p.Code] = p.Cluster
@@ -156,7 +165,7 @@ func TestClustersAreBoughtTogether(t *testing.T) {
 }
 
 func TestCurrenciesFollowTheMarket(t *testing.T) {
-	w := New(1, testNow, 60)
+	w := New(1, testNow, 60, liveRate)
 	country := map[int]string{}
 	for _, c := range w.Customers {
 		country[c.Number] = c.Country
@@ -182,7 +191,7 @@ func TestCurrenciesFollowTheMarket(t *testing.T) {
 }
 
 func TestSpikesAreVisible(t *testing.T) {
-	w := New(1, testNow, 60)
+	w := New(1, testNow, 60, liveRate)
 	line := map[string]string{}
 	for _, p := range w.Products {
 		line[p.Code] = p.Line
@@ -214,6 +223,12 @@ func TestSpikesAreVisible(t *testing.T) {
 	if during < 3*before+20 {
 		t.Errorf("%d lines during the spike, %d in the same hours a week before", during, before)
 	}
+	// The store has grown since then, so compare with its neighbours too.
+	hour := float64(time.Hour)
+	beside := float64(count(spike.From.Add(-3*time.Hour), spike.From)+count(spike.To, spike.To.Add(3*time.Hour))) / 6
+	if rate := float64(during) / (float64(spike.To.Sub(spike.From)) / hour); rate < 1.5*beside {
+		t.Errorf("%.0f lines an hour during the spike, %.0f beside it", rate, beside)
+	}
 }
 
 func TestPrices(t *testing.T) {
@@ -232,6 +247,6 @@ func TestPrices(t *testing.T) {
 
 func BenchmarkNew(b *testing.B) {
 	for b.Loop() {
-		New(1, testNow, 60)
+		New(1, testNow, 60, liveRate)
 	}
 }

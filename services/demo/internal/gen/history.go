@@ -47,7 +47,7 @@ type Rating struct {
 // firstOrder is the number of the oldest order.
 const firstOrder = 500001
 
-// ordersPerDay is the average over the whole history.
+// ordersPerDay is the average of the quiet time, before the ramp.
 const ordersPerDay = 185
 
 // Spike is a jump of a product line's sales in a territory for some hours.
@@ -67,18 +67,20 @@ type historian struct {
 	byMarket  [][]int
 	customers []Customer
 	orders    []Order
+	// hurry is set while the ramp's orders are made: a busy store ships within two hours or so.
+	hurry bool
 }
 
 // history returns the orders of the days before now, oldest first and numbered.
-func history(seed uint64, now time.Time, days int, markets []Market, customers []Customer, picker *Picker) []Order {
+// They end with a ramp to rate orders per second; see ramp.
+func history(seed uint64, now time.Time, days int, rate float64, markets []Market, customers []Customer, picker *Picker) []Order {
 	h := &historian{
 		r: newRand(seed, streamHistory), now: now, markets: markets, picker: picker, prices: NewPrices(),
 		byMarket: make([][]int, len(markets)), customers: customers,
 	}
 	index := map[string]int{}
-	var total float64
 	for i, m := range markets {
-		index[m.Country], total = i, total+m.Weight
+		index[m.Country] = i
 	}
 	for i, c := range customers {
 		if c.Number != GuestNumber {
@@ -86,14 +88,12 @@ func history(seed uint64, now time.Time, days int, markets []Market, customers [
 		}
 	}
 	from := now.Add(-time.Duration(days) * 24 * time.Hour)
-	for i, m := range markets {
-		for day := from.Add(-24 * time.Hour); day.Before(now.Add(24 * time.Hour)); day = day.Add(24 * time.Hour) {
-			h.day(i, day, from, ordersPerDay*m.Weight/total)
-		}
+	h.flow(from, ordersPerDay, func(time.Time) bool { return true })
+	spikes := Spikes(seed, now, days)
+	for _, s := range spikes {
+		h.spike(s, s.orders)
 	}
-	for _, s := range Spikes(seed, now, days) {
-		h.spike(s)
-	}
+	h.ramp(seed, newRamp(now, rate, markets), from, spikes)
 	sort.SliceStable(h.orders, func(i, j int) bool { return h.orders[i].At.Before(h.orders[j].At) })
 	for i := range h.orders {
 		h.orders[i].Number = firstOrder + int64(i)
@@ -101,22 +101,25 @@ func history(seed uint64, now time.Time, days int, markets []Market, customers [
 	return h.orders
 }
 
-// weekdayFactor is how busy a local day of the week is, 1 being the average.
-func weekdayFactor(d time.Weekday) float64 {
-	return [...]float64{1.25, 0.85, 0.85, 0.9, 0.95, 1.0, 1.2}[d]
-}
-
-// hourWeights is how busy each local hour of a day is, relative.
-func hourWeights() []float64 {
-	return []float64{2, 1, 0.6, 0.5, 0.5, 1, 2, 4, 6, 7, 8, 8, 9, 8, 7, 6, 6, 7, 8, 10, 12, 11, 8, 4}
+// flow adds orders from then on until now, in the rhythm of each market and so
+// many a day on average, of which only those at times that keep accepts are made.
+func (h *historian) flow(from time.Time, perDay float64, keep func(time.Time) bool) {
+	total := totalWeight(h.markets)
+	for i, m := range h.markets {
+		if len(h.byMarket[i]) == 0 {
+			continue
+		}
+		for day := from.Add(-24 * time.Hour); day.Before(h.now.Add(24 * time.Hour)); day = day.Add(24 * time.Hour) {
+			h.day(i, day, perDay*m.Weight/total, func(at time.Time) bool {
+				return !at.Before(from) && at.Before(h.now) && keep(at)
+			})
+		}
+	}
 }
 
 // day adds the orders of one local calendar day of a market.
-func (h *historian) day(market int, anyTime, from time.Time, mean float64) {
+func (h *historian) day(market int, anyTime time.Time, mean float64, keep func(time.Time) bool) {
 	m := h.markets[market]
-	if len(h.byMarket[market]) == 0 {
-		return
-	}
 	local := anyTime.Add(m.Offset)
 	midnight := local.Truncate(24 * time.Hour).Add(-m.Offset)
 	var profile weighted
@@ -125,7 +128,7 @@ func (h *historian) day(market int, anyTime, from time.Time, mean float64) {
 	}
 	for range Poisson(h.r, mean*weekdayFactor(local.Weekday())) {
 		at := midnight.Add(time.Duration(profile.draw(h.r))*time.Hour + time.Duration(h.r.Int64N(int64(time.Hour))))
-		if at.Before(from) || !at.Before(h.now) {
+		if !keep(at) {
 			continue
 		}
 		customer := h.customers[h.customerIn(market)]
@@ -160,7 +163,8 @@ func Spikes(seed uint64, now time.Time, days int) []Spike {
 	return list
 }
 
-func (h *historian) spike(s Spike) {
+// spike adds so many orders for the product line of a spike.
+func (h *historian) spike(s Spike, orders int) {
 	var markets []int
 	for i, m := range h.markets {
 		if m.Territory == s.Territory && len(h.byMarket[i]) > 0 {
@@ -170,7 +174,7 @@ func (h *historian) spike(s Spike) {
 	if len(markets) == 0 {
 		return
 	}
-	for range s.orders {
+	for range orders {
 		at := s.From.Add(time.Duration(h.r.Int64N(int64(s.To.Sub(s.From)))))
 		market := pick(h.r, markets)
 		customer := h.customers[h.customerIn(market)]
@@ -203,6 +207,9 @@ func (h *historian) add(at time.Time, c Customer, currency string, basket []int)
 // settle gives an order the status its age suggests.
 func (h *historian) settle(o *Order) {
 	leaves := o.At.Add(hours(8 + 60*h.r.Float64()))
+	if h.hurry {
+		leaves = o.At.Add(leaves.Sub(o.At) / 30)
+	}
 	x := h.r.Float64()
 	switch {
 	case x < 0.03:

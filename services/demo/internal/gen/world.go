@@ -32,14 +32,16 @@ func (w *World) OrderLines() int {
 }
 
 // New makes the world of a store with the given seed as it stands at now, with
-// orders going back the given number of days.
-func New(seed uint64, now time.Time, days int) *World {
+// orders going back the given number of days. They are few at first and grow in
+// the last three days, until there are about rate orders per second, but not so
+// many that the history gets much larger than 30,000 orders. With a rate of 0 they stay few.
+func New(seed uint64, now time.Time, days int, rate float64) *World {
 	now = now.UTC().Truncate(time.Microsecond)
 	people, markets := newRand(seed, streamPeople), Markets()
 	w := &World{Offices: Offices(), Lines: Lines(), Products: Catalogue(seed)}
 	w.Employees = employees(people, w.Offices)
 	w.Customers = customers(people, customerCount, markets, w.Employees)
-	w.Orders = history(seed, now, days, markets, w.Customers, NewPicker(seed, w.Products))
+	w.Orders = history(seed, now, days, rate, markets, w.Customers, NewPicker(seed, w.Products))
 	w.Ratings = ratings(seed, now, w.Orders, w.Products)
 	return w
 }

@@ -1,0 +1,78 @@
+package cdc
+
+import (
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/millrace-io/millrace/schemas"
+)
+
+// batchBytes is about how large a batch of encoded records gets.
+const batchBytes = 512 << 10
+
+// batch is encoded records on their way to Kafka, and the position when they are there.
+type batch struct {
+	buf      []byte
+	refs     []ref
+	records  []kgo.Record
+	position schemas.Position
+	boundary bool          // no source transaction is cut here
+	barrier  chan struct{} // closed when this and all before it are committed
+}
+
+// ref is a record whose bytes are in buf, which may still move.
+type ref struct {
+	topic           string
+	key, value, end int // value == end: a tombstone
+	table           *tableMetrics
+	op              byte
+	headers         []kgo.RecordHeader
+}
+
+// add notes that buf[key:value] and buf[value:] are a record.
+func (b *batch) add(r ref) { b.refs = append(b.refs, r) }
+
+// finish makes the records; buf must not change after it.
+func (b *batch) finish() {
+	if cap(b.records) < len(b.refs) {
+		b.records = make([]kgo.Record, 0, len(b.refs)+len(b.refs)/4)
+	}
+	b.records = b.records[:0]
+	for _, r := range b.refs {
+		rec := kgo.Record{Topic: r.topic, Key: b.buf[r.key:r.value:r.value], Headers: r.headers}
+		if r.end > r.value {
+			rec.Value = b.buf[r.value:r.end:r.end]
+		}
+		b.records = append(b.records, rec)
+	}
+}
+
+func (b *batch) reset() {
+	clear(b.refs)
+	clear(b.records)
+	*b = batch{buf: b.buf[:0], refs: b.refs[:0], records: b.records[:0]}
+}
+
+// pool recycles batches: one that is committed is not referred to any more.
+type pool struct{ free chan *batch }
+
+func newPool() pool { return pool{free: make(chan *batch, 32)} }
+
+func (p pool) get() *batch {
+	select {
+	case b := <-p.free:
+		return b
+	default:
+		return &batch{buf: make([]byte, 0, batchBytes+batchBytes/8)}
+	}
+}
+
+func (p pool) put(b *batch) {
+	if cap(b.buf) > 2*batchBytes {
+		return
+	}
+	b.reset()
+	select {
+	case p.free <- b:
+	default:
+	}
+}

@@ -1,0 +1,218 @@
+package cdc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/millrace-io/millrace/pkg/avro"
+	"github.com/millrace-io/millrace/schemas"
+	"github.com/millrace-io/millrace/services/cdc/internal/pgoutput"
+)
+
+const (
+	// patience bounds one step with Kafka; beyond it the session is in doubt and begins again.
+	patience = 30 * time.Second
+	// longestTransaction is far below the broker's limit, for an open transaction stalls all readers.
+	longestTransaction = 10 * time.Second
+)
+
+// errInDoubt: a Kafka transaction may or may not be committed; only reading the position again can tell.
+var errInDoubt = errors.New("a Kafka transaction is in doubt")
+
+// committer writes batches to Kafka in transactions, each with the position after it. It is for one goroutine.
+type committer struct {
+	cfg      Config
+	client   *kgo.Client
+	encoder  *avro.Encoder // of positions
+	topic    string        // of positions
+	metrics  *metrics
+	state    *state
+	pool     pool
+	ack      func(pgoutput.LSN) // nil while there is no stream
+	position schemas.Position
+	boundary bool
+
+	open     bool
+	bytes    int
+	since    time.Time
+	last     time.Time // of the last commit
+	recorded int64     // LSN of the last recorded position
+	batches  []*batch
+	failed   atomic.Pointer[error]
+	ends     map[string][]int64 // touched by promises; they are done after a flush
+}
+
+// run commits what comes until in is closed, or ctx ends, or something fails.
+func (c *committer) run(ctx context.Context, in <-chan *batch) error {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		timer.Reset(c.untilDue())
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-timer.C:
+		case b, ok := <-in:
+			if !ok {
+				return c.commit(ctx)
+			}
+			if err := c.take(ctx, b); err != nil {
+				return err
+			}
+		}
+		if err := c.maybeCommit(ctx, len(in)); err != nil {
+			return err
+		}
+	}
+}
+
+// untilDue is how long to wait for more.
+func (c *committer) untilDue() time.Duration {
+	switch {
+	case c.open && c.boundary:
+		return max(0, c.cfg.TransactionInterval-time.Since(c.last))
+	case c.open:
+		return max(0, longestTransaction-time.Since(c.since))
+	default:
+		return max(10*time.Millisecond, c.cfg.PositionInterval-time.Since(c.last))
+	}
+}
+
+func (c *committer) take(ctx context.Context, b *batch) error {
+	b.position.Seq = max(b.position.Seq, c.position.Seq) // workers of a snapshot overtake each other
+	c.position, c.boundary = b.position, b.boundary
+	if len(b.records) > 0 && !c.open {
+		if err := c.begin(); err != nil {
+			return err
+		}
+	}
+	for i := range b.records {
+		c.client.Produce(ctx, &b.records[i], c.produced)
+	}
+	c.bytes += len(b.buf)
+	c.batches = append(c.batches, b)
+	if barrier := b.barrier; barrier != nil { // the commit recycles the batch
+		if err := c.commit(ctx); err != nil {
+			return err
+		}
+		close(barrier)
+	}
+	if !c.open {
+		c.release()
+		c.state.reached(c.position)
+	}
+	return nil
+}
+
+func (c *committer) begin() error {
+	if err := c.client.BeginTransaction(); err != nil {
+		return fmt.Errorf("begin a Kafka transaction: %w: %w", errInDoubt, err)
+	}
+	c.open, c.since = true, time.Now()
+	return nil
+}
+
+// produced is the promise of every record: the client calls it from one goroutine.
+func (c *committer) produced(r *kgo.Record, err error) {
+	if err != nil {
+		c.failed.CompareAndSwap(nil, &err)
+		return
+	}
+	ends := c.ends[r.Topic]
+	if ends == nil {
+		return // the position's own topic
+	}
+	if int(r.Partition) < len(ends) {
+		ends[r.Partition] = r.Offset + 1
+	}
+}
+
+func (c *committer) maybeCommit(ctx context.Context, waiting int) error {
+	now := time.Now()
+	switch {
+	case c.open && c.bytes >= c.cfg.TransactionBytes:
+	case c.open && c.boundary && waiting == 0 && now.Sub(c.last) >= c.cfg.TransactionInterval:
+	case c.open && c.boundary && now.Sub(c.since) >= c.cfg.TransactionInterval:
+	case c.open && now.Sub(c.since) >= longestTransaction:
+	case !c.open && c.boundary && c.position.LSN > c.recorded && now.Sub(c.last) >= c.cfg.PositionInterval:
+		if err := c.begin(); err != nil {
+			return err
+		}
+	default:
+		return nil
+	}
+	return c.commit(ctx)
+}
+
+// commit ends the open transaction, if any, with the position; only then may the source forget.
+func (c *committer) commit(ctx context.Context) error {
+	if !c.open {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	position := c.position
+	position.UpdatedAt = time.Now().UTC()
+	value, err := c.encoder.Append(nil, position)
+	if err != nil {
+		return fmt.Errorf("write the position: %w", err)
+	}
+	c.client.Produce(ctx, &kgo.Record{Topic: c.topic, Key: []byte(position.Slot), Value: value}, c.produced)
+	if err := c.client.Flush(ctx); err != nil {
+		return fmt.Errorf("write to Kafka: %w: %w", errInDoubt, err)
+	}
+	if err := c.failed.Load(); err != nil {
+		return fmt.Errorf("write to Kafka: %w: %w", errInDoubt, *err)
+	}
+	if err := c.client.EndTransaction(ctx, kgo.TryCommit); err != nil {
+		return fmt.Errorf("commit to Kafka: %w: %w", errInDoubt, err)
+	}
+	c.open, c.bytes, c.last, c.recorded = false, 0, time.Now(), position.LSN
+	if c.ack != nil {
+		c.ack(pgoutput.LSN(position.LSN))
+	}
+	c.count()
+	c.release()
+	c.state.committed(position, c.ends)
+	return nil
+}
+
+// record commits a position that comes with no data.
+func (c *committer) record(ctx context.Context, p schemas.Position) error {
+	c.position, c.boundary = p, true
+	if !c.open {
+		if err := c.begin(); err != nil {
+			return err
+		}
+	}
+	return c.commit(ctx)
+}
+
+func (c *committer) count() {
+	c.metrics.kafkaTx.Inc()
+	for _, b := range c.batches {
+		c.metrics.out.Add(float64(len(b.records)))
+		for i := 0; i < len(b.refs); { // runs of the same counter are the rule
+			r, n := &b.refs[i], 1
+			for i+n < len(b.refs) && b.refs[i+n].table == r.table && b.refs[i+n].op == r.op {
+				n++
+			}
+			if r.op != 0 {
+				r.table.of(r.op).Add(float64(n))
+			}
+			i += n
+		}
+	}
+}
+
+func (c *committer) release() {
+	for _, b := range c.batches {
+		c.pool.put(b)
+	}
+	c.batches = c.batches[:0]
+}

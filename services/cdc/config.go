@@ -1,0 +1,130 @@
+// Package cdc captures a PostgreSQL database, from a read replica, into the topics store.<schema>.<table>: first a
+// snapshot of the published tables, then every committed change in commit order, exactly once. It writes nothing to the
+// source but its own replication slot on the replica.
+package cdc
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/millrace-io/millrace/pkg/config"
+	"github.com/millrace-io/millrace/pkg/postgres"
+)
+
+// SourceConfig is the source section: where to capture from.
+type SourceConfig struct {
+	URL config.Secret `yaml:"url" flag:"source" doc:"read replica to capture from, postgres://role@host:5432/database; the role needs REPLICATION and SELECT, nothing more"`
+}
+
+// Validate names the key that is wrong.
+func (c SourceConfig) Validate() error { return postgres.ValidateURL("url", c.URL) }
+
+// Config is the cdc section.
+type Config struct {
+	Slot                string        `yaml:"slot" doc:"name of the logical replication slot on the replica; created when there is none"`
+	Publication         string        `yaml:"publication" doc:"publication on the primary that lists the tables"`
+	Tables              []string      `yaml:"tables" doc:"tables to capture, schema.table, in the order of the snapshot; empty takes all of the publication"`
+	Tokenise            []string      `yaml:"tokenise" doc:"columns of personal data, as patterns of table.column in lower case; they become keyed tokens before Kafka"`
+	TransactionInterval time.Duration `yaml:"transaction_interval" doc:"least time between two Kafka transactions under load; a lonely change does not wait"`
+	TransactionBytes    int           `yaml:"transaction_bytes" doc:"bytes after which a Kafka transaction is committed, within a source transaction if need be"`
+	QueueBytes          int           `yaml:"queue_bytes" doc:"bytes of changes that wait to be encoded; when full, the source is not read"`
+	SnapshotWorkers     int           `yaml:"snapshot_workers" doc:"tables that a snapshot reads at the same time"`
+	ProgressInterval    time.Duration `yaml:"progress_interval" doc:"how often progress is claimed"`
+	SlotTimeout         time.Duration `yaml:"slot_timeout" doc:"how long one attempt to create the slot may take"`
+	PositionInterval    time.Duration `yaml:"position_interval" doc:"how often an idle position is recorded and acknowledged"`
+	SnapshotOnGap       bool          `yaml:"snapshot_on_gap" doc:"when the position and the slot do not fit together, take a new snapshot instead of stopping"`
+}
+
+// DefaultConfig is the shape of the demo store; it serves other stores as well.
+func DefaultConfig() Config {
+	return Config{
+		Slot: "millrace", Publication: "millrace", Tokenise: defaultTokenise(),
+		TransactionInterval: 20 * time.Millisecond, TransactionBytes: 8 << 20, QueueBytes: 4 << 20, SnapshotWorkers: 2,
+		ProgressInterval: 500 * time.Millisecond, SlotTimeout: time.Minute, PositionInterval: 10 * time.Second,
+	}
+}
+
+func defaultTokenise() []string {
+	return []string{
+		"*.*email*", "*.*phone*", "*.*first_name", "*.*last_name", "*.*firstname", "*.*lastname", "*.customer_name",
+		"*.customername", "*.contact*name*", "*.address_line*", "*.addressline*", "*.street*", "*.ip", "*.ip_address", "*.comments",
+	}
+}
+
+var slotName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
+
+// Validate names the key that is wrong.
+func (c Config) Validate() error {
+	if !slotName.MatchString(c.Slot) {
+		return fmt.Errorf("slot: %q must be made of lower-case letters, digits and _", c.Slot)
+	}
+	if c.Publication == "" {
+		return errors.New("publication: name the publication on the primary")
+	}
+	for _, t := range c.Tables {
+		if s, n, ok := strings.Cut(t, "."); !ok || s == "" || n == "" {
+			return fmt.Errorf("tables: %q must be schema.table", t)
+		}
+	}
+	for _, p := range c.Tokenise {
+		if _, err := path.Match(p, ""); err != nil || !strings.Contains(p, ".") {
+			return fmt.Errorf("tokenise: %q must be a pattern of table.column, such as *.email", p)
+		}
+	}
+	return c.validateSizes()
+}
+
+func (c Config) validateSizes() error {
+	for _, d := range []struct {
+		key         string
+		value       time.Duration
+		least, most time.Duration
+	}{
+		{"transaction_interval", c.TransactionInterval, 0, 10 * time.Second},
+		{"progress_interval", c.ProgressInterval, 10 * time.Millisecond, time.Second},
+		{"slot_timeout", c.SlotTimeout, time.Second, time.Hour},
+		{"position_interval", c.PositionInterval, 10 * time.Millisecond, time.Hour},
+	} {
+		if d.value < d.least || d.value > d.most {
+			return fmt.Errorf("%s: %v must be between %v and %v", d.key, d.value, d.least, d.most)
+		}
+	}
+	if c.TransactionBytes < 1024 || c.TransactionBytes > 256<<20 {
+		return fmt.Errorf("transaction_bytes: %d must be between 1024 and %d", c.TransactionBytes, 256<<20)
+	}
+	if c.QueueBytes < 64<<10 {
+		return fmt.Errorf("queue_bytes: %d is too small; 65536 is the least", c.QueueBytes)
+	}
+	if c.SnapshotWorkers < 1 || c.SnapshotWorkers > 32 {
+		return fmt.Errorf("snapshot_workers: %d must be between 1 and 32", c.SnapshotWorkers)
+	}
+	return nil
+}
+
+// personal tells whether a column is one of Tokenise.
+func (c Config) personal(table, column string) bool {
+	name := strings.ToLower(table + "." + column)
+	for _, p := range c.Tokenise {
+		if ok, err := path.Match(p, name); err == nil && ok {
+			return true
+		}
+	}
+	return false
+}
+
+// captured tells whether a table is one of Tables.
+func (c Config) captured(name string) bool {
+	if len(c.Tables) == 0 {
+		return true
+	}
+	for _, t := range c.Tables {
+		if t == name {
+			return true
+		}
+	}
+	return false
+}

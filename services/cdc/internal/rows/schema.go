@@ -1,0 +1,203 @@
+// Package rows turns rows in PostgreSQL's text form into Avro: it derives the schemas of a table's topic and compiles, for
+// one version of a table, an encoder that appends bytes without allocating. It does no I/O.
+package rows
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+)
+
+// Kind is how a column is written in Avro.
+type Kind uint8
+
+// Kinds.
+const (
+	String Kind = iota
+	Int
+	Long
+	Boolean
+	Float
+	Double
+	Decimal
+	Date
+	Timestamp      // timestamptz
+	LocalTimestamp // timestamp without time zone, read as UTC
+	Bytes
+	Token // personal data: a keyed token, as a string
+)
+
+// Column is a column of a table as it is captured.
+type Column struct {
+	Name             string // in the source
+	Field            string // in Avro: Name with what Avro does not allow replaced by '_'
+	Kind             Kind
+	Precision, Scale int  // of a Decimal
+	Key              bool // part of the topic's key; never null
+}
+
+// Table is one version of a captured table.
+type Table struct {
+	Schema, Name string
+	Columns      []Column // in the order of the protocol
+}
+
+// FieldName makes a column's name one that Avro allows.
+func FieldName(column string) string {
+	out := strings.Map(func(r rune) rune {
+		if r == '_' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' {
+			return r
+		}
+		return '_'
+	}, column)
+	if out == "" || '0' <= out[0] && out[0] <= '9' {
+		out = "_" + out
+	}
+	return out
+}
+
+// TopicPart makes a schema's or table's name one that a Kafka topic allows.
+func TopicPart(name string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '_' || r == '-' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' {
+			return r
+		}
+		return '_'
+	}, name)
+}
+
+// Validate tells why the table cannot be captured.
+func (t Table) Validate() error {
+	seen := map[string]string{}
+	keys := 0
+	for _, c := range t.Columns {
+		if other, ok := seen[c.Field]; ok {
+			return fmt.Errorf("columns %q and %q are both %q in Avro; rename one, or leave it out of the publication's column list", other, c.Name, c.Field)
+		}
+		seen[c.Field] = c.Name
+		if c.Key {
+			keys++
+		}
+	}
+	if keys == 0 {
+		return fmt.Errorf("it has no primary key; on the primary: ALTER TABLE %s ADD PRIMARY KEY (…)", t.Ident())
+	}
+	return nil
+}
+
+// Ident is the table's name in SQL, quoted.
+func (t Table) Ident() string { return Quote(t.Schema) + "." + Quote(t.Name) }
+
+// Quote makes an SQL identifier.
+func Quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
+
+// Equal tells whether both have the same shape.
+func (t Table) Equal(o Table) bool {
+	if t.Schema != o.Schema || t.Name != o.Name || len(t.Columns) != len(o.Columns) {
+		return false
+	}
+	for i, c := range t.Columns {
+		if c != o.Columns[i] {
+			return false
+		}
+	}
+	return true
+}
+
+type field struct {
+	Name    string `json:"name"`
+	Type    any    `json:"type"`
+	Default any    `json:"default,omitempty"`
+}
+
+type record struct {
+	Type      string  `json:"type"`
+	Name      string  `json:"name"`
+	Namespace string  `json:"namespace,omitempty"`
+	Fields    []field `json:"fields"`
+}
+
+// null is the JSON null as a default: omitempty leaves out a nil.
+var null = json.RawMessage("null")
+
+func optional(t any, name string) field {
+	return field{Name: name, Type: []any{"null", t}, Default: null}
+}
+
+func (t Table) namespace() string {
+	return "store." + FieldName(t.Schema) + "." + FieldName(t.Name)
+}
+
+// KeySchema is the Avro schema of the topic's keys.
+func (t Table) KeySchema() string {
+	r := record{Type: "record", Name: "Key", Namespace: t.namespace()}
+	for _, c := range t.Columns {
+		if c.Key {
+			r.Fields = append(r.Fields, field{Name: c.Field, Type: c.avro()})
+		}
+	}
+	return marshal(r)
+}
+
+// ValueSchema is the Avro schema of the topic's values: Debezium's envelope and our seq.
+func (t Table) ValueSchema() string {
+	row := record{Type: "record", Name: "Value"}
+	for _, c := range t.Columns {
+		if c.Key {
+			row.Fields = append(row.Fields, field{Name: c.Field, Type: c.avro()})
+		} else {
+			row.Fields = append(row.Fields, optional(c.avro(), c.Field))
+		}
+	}
+	source := record{Type: "record", Name: "Source", Fields: []field{
+		{Name: "version", Type: "string"}, {Name: "connector", Type: "string"}, {Name: "name", Type: "string"},
+		{Name: "ts_ms", Type: "long"}, {Name: "snapshot", Type: []any{"string", "null"}, Default: "false"}, {Name: "db", Type: "string"},
+		optional("string", "sequence"), optional("long", "ts_us"), optional("long", "ts_ns"),
+		{Name: "schema", Type: "string"}, {Name: "table", Type: "string"},
+		optional("long", "txId"), optional("long", "lsn"), optional("long", "xmin"), {Name: "seq", Type: "long"},
+	}}
+	block := record{Type: "record", Name: "Block", Fields: []field{
+		{Name: "id", Type: "string"}, {Name: "total_order", Type: "long"}, {Name: "data_collection_order", Type: "long"},
+	}}
+	return marshal(record{Type: "record", Name: "Envelope", Namespace: t.namespace(), Fields: []field{
+		optional(row, "before"), optional("Value", "after"), {Name: "source", Type: source}, optional(block, "transaction"),
+		{Name: "op", Type: "string"}, optional("long", "ts_ms"), optional("long", "ts_us"), optional("long", "ts_ns"),
+	}})
+}
+
+// avro is the column's type without null.
+func (c Column) avro() any {
+	logical := func(base, name string) any { return map[string]any{"type": base, "logicalType": name} }
+	switch c.Kind {
+	case Int:
+		return "int"
+	case Long:
+		return "long"
+	case Boolean:
+		return "boolean"
+	case Float:
+		return "float"
+	case Double:
+		return "double"
+	case Decimal:
+		return map[string]any{"type": "bytes", "logicalType": "decimal", "precision": c.Precision, "scale": c.Scale}
+	case Date:
+		return logical("int", "date")
+	case Timestamp:
+		return logical("long", "timestamp-micros")
+	case LocalTimestamp:
+		return logical("long", "local-timestamp-micros")
+	case Bytes:
+		return "bytes"
+	default:
+		return "string"
+	}
+}
+
+func marshal(r record) string {
+	out, err := json.Marshal(r)
+	if err != nil { // only strings, numbers and lists of them
+		return ""
+	}
+	return string(out)
+}

@@ -1,0 +1,113 @@
+package cdc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/millrace-io/millrace/pkg/app"
+	"github.com/millrace-io/millrace/pkg/avro"
+	"github.com/millrace-io/millrace/pkg/kafka"
+	"github.com/millrace-io/millrace/pkg/privacy"
+)
+
+// settings are the sections that the program reads.
+type settings struct {
+	app.Common `yaml:",inline"`
+	Kafka      kafka.Config   `yaml:"kafka"`
+	Registry   avro.Config    `yaml:"registry"`
+	Privacy    privacy.Config `yaml:"privacy"`
+	Source     SourceConfig   `yaml:"source"`
+	CDC        Config         `yaml:"cdc"`
+}
+
+func (s *settings) deps(rt *app.Runtime, version string) (Deps, error) {
+	registry, err := avro.NewRegistry(s.Registry)
+	if err != nil {
+		return Deps{}, err
+	}
+	keys, err := privacy.NewKeys(s.Privacy)
+	if err != nil {
+		return Deps{}, &app.UsageError{Err: err}
+	}
+	return Deps{Kafka: s.Kafka, Source: s.Source, Registry: registry, Keys: keys, Log: rt.Log, Metrics: rt.Metrics, Version: version}, nil
+}
+
+// Program is the whole binary cdc.
+func Program(version string) app.Program {
+	s := &settings{Common: app.DefaultCommon(), Kafka: kafka.DefaultConfig(), Registry: avro.DefaultConfig(), CDC: DefaultConfig()}
+	return app.Program{
+		Name: "cdc", Version: version, Short: "Capture a PostgreSQL read replica into Kafka",
+		Long: "cdc reads the published tables of a PostgreSQL 16+ read replica, first whole and then change by change, into the topics\n" +
+			"store.<schema>.<table>, each committed change once and in order. It writes nothing to the source but its slot on the replica.\n\n" +
+			"Example: cdc check --config millrace.yaml && cdc run --config millrace.yaml",
+		Settings: s,
+		Build: func(_ context.Context, rt *app.Runtime) error {
+			deps, err := s.deps(rt, version)
+			if err != nil {
+				return err
+			}
+			service, err := New(s.CDC, deps)
+			if err != nil {
+				return &app.UsageError{Err: err}
+			}
+			rt.Add("cdc", service)
+			return nil
+		},
+		Commands: []app.Command{s.check(version), s.status(version), s.reset(version)},
+	}
+}
+
+// service is for commands: it is made and not run.
+func (s *settings) service(env app.Env, version string) (*Service, error) {
+	deps, err := s.deps(env.Runtime, version)
+	if err != nil {
+		return nil, err
+	}
+	service, err := New(s.CDC, deps)
+	if err != nil {
+		return nil, &app.UsageError{Err: err}
+	}
+	return service, nil
+}
+
+func (s *settings) check(version string) app.Command {
+	return app.Command{Use: "check", Short: "Look whether the source can be captured from, and say what is missing (exit code 3)",
+		Run: func(ctx context.Context, env app.Env, _ []string) error {
+			if s.Source.URL == "" {
+				return &app.UsageError{Err: errors.New("source.url is not set: write the address of the read replica, postgres://role@host:5432/database")}
+			}
+			return Check(ctx, env.Out, s.CDC, s.Source)
+		}}
+}
+
+func (s *settings) status(version string) app.Command {
+	return app.Command{Use: "status", Short: "Show the position, the slot, the lag and the stopped tables",
+		Run: func(ctx context.Context, env app.Env, _ []string) error {
+			service, err := s.service(env, version)
+			if err != nil {
+				return err
+			}
+			return service.Status(ctx, env.Out)
+		}}
+}
+
+func (s *settings) reset(version string) app.Command {
+	return app.Command{Use: "reset", Short: "Give up the slot and the position, so that the next run takes a new snapshot",
+		Long: "reset drops the slot on the replica, if it is there, and writes an empty position. The topics stay: the next `cdc run` takes a\n" +
+			"new snapshot, writes every row again with a higher seq, and deletes what the tables do not have any more. Stop cdc before.",
+		Flags: func(c *cobra.Command) { c.Flags().Bool("yes", false, "do it") },
+		Run: func(ctx context.Context, env app.Env, _ []string) error {
+			yes, err := env.Command.Flags().GetBool("yes")
+			if err != nil || !yes {
+				return &app.UsageError{Err: fmt.Errorf("reset makes the next run read all tables again; if that is what you want: cdc reset --yes")}
+			}
+			service, err := s.service(env, version)
+			if err != nil {
+				return err
+			}
+			return service.Reset(ctx)
+		}}
+}

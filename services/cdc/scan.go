@@ -1,0 +1,144 @@
+package cdc
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/millrace-io/millrace/pkg/kafka"
+)
+
+type partition struct {
+	topic string
+	id    int32
+}
+
+// scan reads committed records of whole topics up to their present ends. tail > 0 reads only about that many offsets
+// before each end. Records of one partition come in order; ends of transactions are passed too (IsControl).
+func scan(ctx context.Context, cfg kafka.Config, log *slog.Logger, tail int64, each func(*kgo.Record), topics ...string) (start, end map[partition]int64, err error) {
+	cl, err := cfg.Client("cdc-scan", log, nil, kgo.KeepControlRecords())
+	if err != nil {
+		return nil, nil, err
+	}
+	defer cl.Close()
+	if start, end, err = bounds(ctx, cl, topics); err != nil {
+		return nil, nil, err
+	}
+	assign := map[string]map[int32]kgo.Offset{}
+	left := map[partition]int64{}
+	for p, e := range end {
+		if e <= start[p] {
+			continue
+		}
+		if tail > 0 && e-tail > start[p] {
+			start[p] = e - tail
+		}
+		if assign[p.topic] == nil {
+			assign[p.topic] = map[int32]kgo.Offset{}
+		}
+		assign[p.topic][p.id] = kgo.NewOffset().At(start[p])
+		left[p] = e
+	}
+	cl.AddConsumePartitions(assign)
+	for len(left) > 0 {
+		fetches := cl.PollFetches(ctx)
+		if err := ctx.Err(); err != nil {
+			return nil, nil, fmt.Errorf("read %v: %w", topics, err)
+		}
+		if errs := fetches.Errors(); len(errs) > 0 {
+			return nil, nil, fmt.Errorf("read topic %s: %w", errs[0].Topic, errs[0].Err)
+		}
+		fetches.EachRecord(func(r *kgo.Record) {
+			p := partition{r.Topic, r.Partition}
+			if e, ok := left[p]; ok && r.Offset+1 >= e {
+				delete(left, p)
+			}
+			each(r)
+		})
+	}
+	return start, end, nil
+}
+
+func bounds(ctx context.Context, cl *kgo.Client, topics []string) (start, end map[partition]int64, err error) {
+	adm := kadm.NewClient(cl)
+	first, err := adm.ListStartOffsets(ctx, topics...)
+	if err == nil {
+		err = first.Error()
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("find the starts of %v: %w", topics, err)
+	}
+	last, err := adm.ListCommittedOffsets(ctx, topics...)
+	if err == nil {
+		err = last.Error()
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("find the ends of %v: %w", topics, err)
+	}
+	start, end = map[partition]int64{}, map[partition]int64{}
+	first.Each(func(o kadm.ListedOffset) { start[partition{o.Topic, o.Partition}] = o.Offset })
+	last.Each(func(o kadm.ListedOffset) { end[partition{o.Topic, o.Partition}] = o.Offset })
+	return start, end, nil
+}
+
+// liveKeys folds topics and gives the keys that have a value, by topic.
+func liveKeys(ctx context.Context, cfg kafka.Config, log *slog.Logger, topics ...string) (map[string]map[string]struct{}, error) {
+	out := map[string]map[string]struct{}{}
+	for _, t := range topics {
+		out[t] = map[string]struct{}{}
+	}
+	_, _, err := scan(ctx, cfg, log, 0, func(r *kgo.Record) {
+		switch {
+		case r.Attrs.IsControl():
+		case r.Value == nil:
+			delete(out[r.Topic], string(r.Key))
+		default:
+			out[r.Topic][string(r.Key)] = struct{}{}
+		}
+	}, topics...)
+	return out, err
+}
+
+// dataEnds are the offsets after the last record of data in each partition: the ends of transactions do not count,
+// for a reader's stored offset does not pass them.
+func dataEnds(ctx context.Context, cfg kafka.Config, log *slog.Logger, topics ...string) (map[string][]int64, error) {
+	found := map[partition]int64{}
+	pending := topics
+	var all map[partition]int64
+	for tail := int64(64); len(pending) > 0; tail *= 64 {
+		start, end, err := scan(ctx, cfg, log, tail, func(r *kgo.Record) {
+			if !r.Attrs.IsControl() {
+				found[partition{r.Topic, r.Partition}] = r.Offset + 1
+			}
+		}, pending...)
+		if err != nil {
+			return nil, err
+		}
+		if all == nil {
+			all = end
+		}
+		again := map[string]bool{}
+		for p, e := range end {
+			if _, ok := found[p]; !ok && e > start[p] && e-start[p] >= tail {
+				again[p.topic] = true
+			}
+		}
+		pending = pending[:0:0]
+		for t := range again {
+			pending = append(pending, t)
+		}
+	}
+	out := map[string][]int64{}
+	for p := range all {
+		for len(out[p.topic]) <= int(p.id) {
+			out[p.topic] = append(out[p.topic], 0)
+		}
+	}
+	for p, e := range found {
+		out[p.topic][p.id] = e
+	}
+	return out, nil
+}

@@ -1,0 +1,109 @@
+package cdc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/millrace-io/millrace/pkg/avro"
+	"github.com/millrace-io/millrace/pkg/kafka"
+	"github.com/millrace-io/millrace/pkg/privacy"
+)
+
+// Deps is what the service is given. Log, Registry and Keys are required; a nil Metrics registers nothing.
+type Deps struct {
+	Kafka    kafka.Config
+	Source   SourceConfig
+	Registry *avro.Registry
+	Keys     *privacy.Keys
+	Log      *slog.Logger
+	Metrics  prometheus.Registerer
+	Version  string // of the program, for the events' source
+	// OnSlotWait is called every 100 ms while the slot is being created on a standby: whoever owns the primary, as the
+	// demo does, can make it log its running transactions there. cdc itself never talks to the primary. nil: nobody is.
+	OnSlotWait func(context.Context)
+}
+
+// Service captures one source. Its methods are safe for concurrent use; Run is called once.
+type Service struct {
+	cfg     Config
+	deps    Deps
+	metrics *metrics
+	state   *state
+}
+
+// New checks the configuration and makes the service. It does no I/O.
+func New(cfg Config, deps Deps) (*Service, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("cdc.%w", err)
+	}
+	if err := deps.Source.Validate(); err != nil {
+		return nil, fmt.Errorf("source.%w", err)
+	}
+	if deps.Source.URL == "" {
+		return nil, errors.New("source.url is not set: write the address of the read replica, postgres://role@host:5432/database")
+	}
+	if deps.Log == nil || deps.Registry == nil || deps.Keys == nil {
+		return nil, errors.New("cdc: a logger, a registry and keys must be given")
+	}
+	m, err := newMetrics(deps.Metrics)
+	if err != nil {
+		return nil, fmt.Errorf("register the metrics of cdc: %w", err)
+	}
+	return &Service{cfg: cfg, deps: deps, metrics: m, state: newState()}, nil
+}
+
+// Ready is nil while changes are streaming, otherwise the reason why not. Stopped tables do not make it unready.
+func (s *Service) Ready() error { return s.state.ready() }
+
+// Run captures until ctx ends, when it returns nil. What is away, the source or Kafka or the registry, is waited for; a
+// gap is an error that wraps ErrGap and names the next command.
+func (s *Service) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.capture(ctx) })
+	group.Go(func() error { s.claims(ctx); return nil })
+	return group.Wait()
+}
+
+// capture runs one session after another.
+func (s *Service) capture(ctx context.Context) error {
+	wait := firstPause
+	fresh := false // take a new snapshot whatever the position says
+	for {
+		begin := time.Now()
+		err := s.session(ctx, fresh)
+		fresh = false
+		if ctx.Err() != nil {
+			return nil
+		}
+		s.state.blocked(err)
+		if errors.Is(err, ErrGap) {
+			if !s.cfg.SnapshotOnGap {
+				return err
+			}
+			s.deps.Log.Error("taking a new snapshot, as cdc.snapshot_on_gap asks for", "reason", err)
+			fresh = true
+		}
+		if time.Since(begin) > longestPause {
+			wait = firstPause
+		}
+		s.metrics.restarts.Inc()
+		s.deps.Log.Warn("capture is interrupted, trying again", "error", err, "in", wait)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, longestPause)
+	}
+}
+
+const (
+	firstPause   = 100 * time.Millisecond
+	longestPause = 10 * time.Second
+)

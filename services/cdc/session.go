@@ -1,0 +1,419 @@
+package cdc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/millrace-io/millrace/pkg/avro"
+	"github.com/millrace-io/millrace/pkg/kafka"
+	"github.com/millrace-io/millrace/pkg/postgres"
+	"github.com/millrace-io/millrace/schemas"
+	"github.com/millrace-io/millrace/services/cdc/internal/catalog"
+	"github.com/millrace-io/millrace/services/cdc/internal/pgoutput"
+	"github.com/millrace-io/millrace/services/cdc/internal/preflight"
+	"github.com/millrace-io/millrace/services/cdc/internal/replica"
+	"github.com/millrace-io/millrace/services/cdc/internal/rows"
+)
+
+// session is one connection with the source and one producer's life in Kafka.
+type session struct {
+	*Service
+	sql      *pgx.Conn
+	system   replica.System
+	found    preflight.Result
+	client   *kgo.Client
+	factory  *factory
+	commits  *committer
+	position schemas.Position
+	pool     pool
+}
+
+// connectSQL opens a connection for queries, with the settings under which rows are captured.
+func connectSQL(ctx context.Context, source SourceConfig, application string) (*pgx.Conn, error) {
+	cfg, err := pgx.ParseConfig(source.URL.Reveal())
+	if err != nil {
+		return nil, errors.New("source.url is not a PostgreSQL connection URL")
+	}
+	for name, value := range replica.Settings() {
+		cfg.RuntimeParams[name] = value
+	}
+	cfg.RuntimeParams["application_name"] = application
+	if cfg.ConnectTimeout == 0 {
+		cfg.ConnectTimeout = 5 * time.Second
+	}
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the source at %s:%d: %w", cfg.Host, cfg.Port, postgres.Cause(err))
+	}
+	return conn, nil
+}
+
+// session works until something fails, always with an error. fresh asks for a new snapshot.
+func (s *Service) session(ctx context.Context, fresh bool) (err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	sql, err := connectSQL(ctx, s.deps.Source, "millrace-cdc")
+	if err != nil {
+		return err
+	}
+	defer sql.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it has only read
+	ses := &session{Service: s, sql: sql, pool: newPool()}
+	conn, err := ses.identify(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { conn.Close() }()
+	if err := ses.openKafka(ctx); err != nil {
+		return err
+	}
+	defer ses.closeKafka()
+	if fresh {
+		ses.position.Snapshot = snapshotRunning // the slot is dropped and made anew
+	}
+	snapshotNeeded, err := ses.decide(ctx, conn)
+	if err != nil {
+		return err
+	}
+	if snapshotNeeded {
+		if err := ses.takeSnapshot(ctx, conn); err != nil {
+			return err
+		}
+		conn.Close() // its snapshot with it
+		if conn, err = replica.Connect(ctx, s.deps.Source.URL.Reveal(), "millrace-cdc-"+s.cfg.Slot); err != nil {
+			return err
+		}
+	}
+	return ses.stream(ctx, conn)
+}
+
+// identify makes sure that the source can be captured from and that nobody else is doing it.
+func (s *session) identify(ctx context.Context) (*replica.Conn, error) {
+	var err error
+	url := s.deps.Source.URL.Reveal()
+	s.found, err = preflight.Run(ctx, s.sql, preflight.Request{URL: url, Slot: s.cfg.Slot, Publication: s.cfg.Publication,
+		Tables: s.cfg.Tables, Personal: s.cfg.personal})
+	if err != nil {
+		return nil, err
+	}
+	if problems := s.found.Problems(); len(problems) > 0 {
+		var text []string
+		for _, p := range problems {
+			text = append(text, p.String())
+		}
+		return nil, fmt.Errorf("the source is not ready for capture: %s", strings.Join(text, " | "))
+	}
+	slot, err := readSlot(ctx, s.sql, s.cfg.Slot)
+	if err == nil {
+		err = slot.busy(s.cfg.Slot)
+	}
+	if err != nil {
+		return nil, err
+	}
+	conn, err := replica.Connect(ctx, url, "millrace-cdc-"+s.cfg.Slot)
+	if err != nil {
+		return nil, err
+	}
+	if s.system, err = conn.Identify(ctx); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+// openKafka fences whoever wrote before us, then reads where they got to.
+func (s *session) openKafka(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	cfg := s.deps.Kafka
+	client, err := cfg.Client("cdc", s.deps.Log, nil, kgo.TransactionalID(cfg.Name("cdc-"+s.system.ID+"-"+s.cfg.Slot)),
+		kgo.TransactionTimeout(time.Minute), kgo.MaxBufferedRecords(1<<17), kgo.ProducerBatchMaxBytes(1<<20))
+	if err != nil {
+		return err
+	}
+	s.client = client
+	if _, err = cfg.EnsureTopics(ctx, client, ownTopics()...); err == nil {
+		_, _, err = client.ProducerID(ctx)
+	}
+	var have bool
+	if err == nil {
+		s.position, have, err = readPosition(ctx, cfg, s.deps.Registry, s.deps.Log, s.cfg.Slot)
+	}
+	var encoder *avro.Encoder
+	if err == nil {
+		encoder, err = avro.NewEncoder(ctx, s.deps.Registry, cfg.Name(schemas.Subject(schemas.CDCPosition)), schemas.Latest(schemas.CDCPosition))
+	}
+	if err != nil {
+		client.Close()
+		return fmt.Errorf("begin with Kafka: %w", err)
+	}
+	if !have {
+		s.position = schemas.Position{Slot: s.cfg.Slot}
+	}
+	s.position.Seq = max(s.position.Seq, time.Now().UnixMicro())
+	s.metrics.stopped.Set(float64(len(s.position.Stopped)))
+	s.factory = &factory{registry: s.deps.Registry, keys: s.deps.Keys, log: s.deps.Log, name: cfg.Name,
+		origin: rows.Origin{Version: s.deps.Version, Name: "millrace", Database: s.system.Database}}
+	s.commits = &committer{cfg: s.cfg, client: client, encoder: encoder, topic: cfg.Name(schemas.CDCPosition), metrics: s.metrics,
+		state: s.state, pool: s.pool, position: s.position, ends: map[string][]int64{}}
+	return nil
+}
+
+// closeKafka gives an open transaction up, so that readers need not wait for its time-out.
+func (s *session) closeKafka() {
+	if s.commits.open {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		if s.client.AbortBufferedRecords(ctx) == nil {
+			_ = s.client.EndTransaction(ctx, kgo.TryAbort) // the next start aborts it too
+		}
+	}
+	s.client.Close()
+}
+
+// decide tells whether a snapshot is to be taken. It is a gap if neither that nor going on is right.
+func (s *session) decide(ctx context.Context, conn *replica.Conn) (bool, error) {
+	slot, err := readSlot(ctx, s.sql, s.cfg.Slot)
+	if err != nil {
+		return false, err
+	}
+	switch s.position.Snapshot {
+	case snapshotDone:
+		return false, verify(ctx, conn, s.system, slot, s.position)
+	case snapshotRunning:
+		return true, nil
+	}
+	if slot.exists {
+		return false, gap("the slot %s exists on the source, and Kafka has no position of it", s.cfg.Slot)
+	}
+	return true, nil
+}
+
+func (s *session) topics(tables []catalog.Table) (names []string, declared []kafka.Topic) {
+	for _, t := range tables {
+		names = append(names, s.factory.topicOf(t.Schema, t.Name))
+		declared = append(declared, schemas.StoreTopic(rows.TopicPart(t.Schema), rows.TopicPart(t.Name)))
+	}
+	return names, declared
+}
+
+// takeSnapshot makes the slot and reads the tables as they were at its consistent point. conn holds the snapshot open.
+func (s *session) takeSnapshot(ctx context.Context, conn *replica.Conn) error {
+	s.state.blocked(errors.New("preparing the first snapshot"))
+	p := schemas.Position{Slot: s.cfg.Slot, SystemID: s.system.ID, Timeline: s.system.Timeline, Seq: s.position.Seq, Snapshot: snapshotRunning}
+	if err := s.commits.record(ctx, p); err != nil {
+		return err
+	}
+	names, declared := s.topics(s.found.Tables)
+	if err := s.ensure(ctx, declared); err != nil {
+		return err
+	}
+	live, err := s.liveKeys(ctx, names)
+	if err != nil {
+		return err
+	}
+	if err := conn.DropSlot(ctx, s.cfg.Slot); err != nil {
+		return err
+	}
+	seen, now, err := s.sourceTimes(ctx)
+	if err != nil {
+		return err
+	}
+	maker := slotMaker{cfg: s.cfg, log: s.deps.Log, sql: s.sql, onWait: s.deps.OnSlotWait,
+		say: func(waiting string) { s.state.blocked(fmt.Errorf("creating the slot: %s", waiting)) }}
+	at, name, err := maker.create(ctx, conn, s.found.Standby)
+	if err != nil {
+		return err
+	}
+	s.deps.Log.Info("slot created, reading the tables", "slot", s.cfg.Slot, "at", at, "tables", len(s.found.Tables))
+	s.state.blocked(fmt.Errorf("taking the first snapshot of %d tables", len(s.found.Tables)))
+	snap := &snapshot{cfg: s.cfg, factory: s.factory, metrics: s.metrics, log: s.deps.Log, pool: s.pool, name: name, at: at,
+		time: now.UnixMicro(), live: live, position: p,
+		connect: func(ctx context.Context) (*pgx.Conn, error) {
+			return connectSQL(ctx, s.deps.Source, "millrace-cdc-snapshot")
+		}}
+	snap.seq.Store(p.Seq)
+	if err := s.pump(ctx, snap); err != nil {
+		return err
+	}
+	done := snap.position
+	done.Seq, done.Snapshot, done.LSN, done.SnapshotLSN, done.CommitTime = snap.seq.Load(), snapshotDone, int64(at), int64(at), seen
+	s.position = done
+	return s.commits.record(ctx, done)
+}
+
+// pump runs the snapshot and commits what it reads.
+func (s *session) pump(ctx context.Context, snap *snapshot) error {
+	batches := make(chan *batch, 4)
+	group, ctx := errgroup.WithContext(ctx)
+	snap.emit = sender(batches)
+	group.Go(func() error {
+		defer close(batches)
+		return snap.run(ctx, s.found.Tables)
+	})
+	group.Go(func() error { return s.commits.run(ctx, batches) })
+	return group.Wait()
+}
+
+func sender(batches chan<- *batch) func(context.Context, *batch) error {
+	return func(ctx context.Context, b *batch) error {
+		select {
+		case batches <- b:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (s *session) ensure(ctx context.Context, topics []kafka.Topic) error {
+	applied, err := s.deps.Kafka.EnsureTopics(ctx, s.client, topics...)
+	for _, a := range applied {
+		if a.Problem != "" {
+			s.deps.Log.Warn("topic differs from its declaration", "topic", a.Topic, "problem", a.Problem)
+		}
+	}
+	return err
+}
+
+// liveKeys are the keys of the topics that are not empty, all not yet met.
+func (s *session) liveKeys(ctx context.Context, topics []string) (map[string]map[string]bool, error) {
+	keys, err := liveKeys(ctx, s.deps.Kafka, s.deps.Log, topics...)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]map[string]bool{}
+	for topic, set := range keys {
+		if len(set) == 0 {
+			continue
+		}
+		out[topic] = map[string]bool{}
+		for k := range set {
+			out[topic][k] = false
+		}
+	}
+	return out, nil
+}
+
+// sourceTimes are the commit time of the last transaction that the source has, and its clock.
+func (s *session) sourceTimes(ctx context.Context) (seen, now time.Time, err error) {
+	var replayed *time.Time
+	err = s.sql.QueryRow(ctx, `SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_xact_replay_timestamp() ELSE now() END, clock_timestamp()`).Scan(&replayed, &now)
+	if err != nil {
+		return seen, now, fmt.Errorf("read the source's clock: %w", err)
+	}
+	if replayed != nil {
+		seen = replayed.UTC()
+	} else {
+		seen = time.Unix(0, 0).UTC()
+	}
+	return seen, now.UTC(), nil
+}
+
+// stream carries changes until something fails.
+func (s *session) stream(ctx context.Context, conn *replica.Conn) error {
+	names, err := s.prepare(ctx)
+	if err != nil {
+		conn.Close()
+		return err
+	}
+	s.position.Timeline = s.system.Timeline
+	s.commits.position, s.commits.recorded, s.commits.last = s.position, s.position.LSN, time.Now()
+	at := pgoutput.LSN(s.position.LSN)
+	stream, err := conn.Start(ctx, s.cfg.Slot, s.cfg.Publication, at)
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	s.commits.ack = stream.Ack
+	s.deps.Log.Info("streaming", "slot", s.cfg.Slot, "from", at, "seq", s.position.Seq, "stopped", len(s.position.Stopped))
+	s.state.streaming(s.position, s.commits.ends)
+	return s.carry(ctx, stream, names)
+}
+
+// prepare finds out which topics a snapshot has filled, and where they end.
+func (s *session) prepare(ctx context.Context) (map[string]bool, error) {
+	names, _ := s.topics(s.found.Tables)
+	listed, err := kadm.NewClient(s.client).ListTopics(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list the topics: %w", err)
+	}
+	known := map[string]bool{}
+	var there []string
+	for _, n := range names {
+		if listed.Has(n) {
+			known[n] = true
+			there = append(there, n)
+		}
+	}
+	if len(there) > 0 {
+		if s.commits.ends, err = dataEnds(ctx, s.deps.Kafka, s.deps.Log, there...); err != nil {
+			return nil, err
+		}
+	}
+	return known, nil
+}
+
+// carry joins reader, encoder and committer; each has its goroutine, and the first error ends all.
+func (s *session) carry(ctx context.Context, stream *replica.Stream, known map[string]bool) error {
+	domains, err := catalog.ReadDomains(ctx, s.sql)
+	if err != nil {
+		return err
+	}
+	batches := make(chan *batch, 4)
+	group, ctx := errgroup.WithContext(ctx)
+	t := &transform{cfg: s.cfg, factory: s.factory, metrics: s.metrics, log: s.deps.Log, conn: s.sql, pool: s.pool, emit: sender(batches),
+		known: known, keys: map[string][]string{}, domains: domains, relations: map[uint32]*relation{},
+		position: s.position, start: pgoutput.LSN(s.position.LSN),
+		live: func(ctx context.Context, topic string) (map[string]struct{}, error) {
+			keys, err := liveKeys(ctx, s.deps.Kafka, s.deps.Log, topic)
+			return keys[topic], err
+		}}
+	for _, table := range s.found.Tables {
+		t.keys[table.Schema+"."+table.Name] = table.Key
+	}
+	q := newQueue(s.cfg.QueueBytes)
+	stop := context.AfterFunc(ctx, func() { q.close(ctx.Err()); stream.Close() })
+	defer stop()
+	group.Go(func() error { return read(stream, q) })
+	group.Go(func() error { return t.run(ctx, q) })
+	group.Go(func() error { return s.commits.run(ctx, batches) })
+	return group.Wait()
+}
+
+// readAhead is how many bytes the reader gathers before it wakes the encoder, if more is there already.
+const readAhead = 64 << 10
+
+// read fills the queue from the stream.
+func read(stream *replica.Stream, q *queue) error {
+	var buf []byte
+	for {
+		m, err := stream.Receive()
+		if err != nil {
+			var pg *pgconn.PgError
+			if errors.Is(err, replica.ErrPublicationSkipped) || errors.As(err, &pg) && pg.Code == "42704" {
+				err = gap("the publication was not there when these changes were made, so they cannot be decoded: %v", err)
+			}
+			q.close(err)
+			return err
+		}
+		buf = appendMessage(buf, m)
+		if len(buf) < readAhead && stream.Pending() {
+			continue
+		}
+		if !q.push(buf) {
+			return context.Canceled
+		}
+		if buf = buf[:0]; cap(buf) > 1<<20 {
+			buf = nil
+		}
+	}
+}

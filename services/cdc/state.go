@@ -1,0 +1,81 @@
+package cdc
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/millrace-io/millrace/schemas"
+)
+
+// state is what the service knows about itself, for readiness, progress and status. It is safe for concurrent use.
+type state struct {
+	mu       sync.Mutex
+	position schemas.Position   // everything up to it is committed
+	ends     map[string][]int64 // offsets after the last data, by topic
+	reason   error              // why it does not stream
+	live     bool               // position and ends are those of a running stream
+}
+
+func newState() *state { return &state{reason: errors.New("not started")} }
+
+// blocked sets the reason of not being ready.
+func (s *state) blocked(reason error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reason, s.live = reason, false
+}
+
+func (s *state) streaming(p schemas.Position, ends map[string][]int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reason, s.live, s.position = nil, true, p
+	s.setEnds(ends)
+}
+
+func (s *state) reached(p schemas.Position) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.position = p
+}
+
+func (s *state) committed(p schemas.Position, ends map[string][]int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.position = p
+	s.setEnds(ends)
+}
+
+func (s *state) setEnds(ends map[string][]int64) {
+	if s.ends == nil {
+		s.ends = map[string][]int64{}
+	}
+	for topic, e := range ends {
+		s.ends[topic] = append(s.ends[topic][:0], e...)
+	}
+}
+
+func (s *state) ready() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.reason
+}
+
+// claim is a claim of what is committed, without its time; false while there is no stream.
+func (s *state) claim() (schemas.Claim, time.Time, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.live {
+		return schemas.Claim{}, time.Time{}, false
+	}
+	c := schemas.Claim{Stage: "cdc", Instance: s.position.Slot, SourceLSN: s.position.LSN}
+	for topic, ends := range s.ends {
+		for p, e := range ends {
+			c.Ends = append(c.Ends, schemas.PartitionOffset{Topic: topic, Partition: int32(p), Offset: e})
+		}
+	}
+	for t := range s.position.Stopped {
+		c.Incomplete = append(c.Incomplete, t)
+	}
+	return c, s.position.CommitTime, true
+}

@@ -1,0 +1,133 @@
+package enrich
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/millrace-io/millrace/schemas"
+)
+
+// cdcStage is the stage whose claims ours are made from.
+const cdcStage = "cdc"
+
+// maxOpenClaims is how many of cdc's claims are kept until they are met. While we are far behind, older ones are met
+// first; when there are too many, every other one is dropped: that makes progress coarser, not wrong.
+const maxOpenClaims = 64
+
+// openClaims are cdc's claims that we have not met yet, oldest first. It is safe for concurrent use.
+type openClaims struct {
+	mu   sync.Mutex
+	list []schemas.Claim
+}
+
+func (o *openClaims) add(c schemas.Claim) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.list) == maxOpenClaims {
+		for i := range maxOpenClaims / 2 {
+			o.list[i] = o.list[2*i]
+		}
+		o.list = o.list[:maxOpenClaims/2]
+	}
+	o.list = append(o.list, c)
+}
+
+// newest is the newest claim that is met; it and all before it are forgotten by the next call of forget.
+func (o *openClaims) newest(met func(*schemas.Claim) bool) (schemas.Claim, bool) {
+	o.mu.Lock()
+	list := slices.Clone(o.list)
+	o.mu.Unlock()
+	for i := range slices.Backward(list) {
+		if met(&list[i]) {
+			return list[i], true
+		}
+	}
+	return schemas.Claim{}, false
+}
+
+func (o *openClaims) forget(upTo time.Time) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.list = slices.DeleteFunc(o.list, func(c schemas.Claim) bool { return !c.ReportedAt.After(upTo) })
+}
+
+// met tells whether everything before the claim's ends has been read and committed in the partitions we own, has come
+// into the reference data, and has mended what waited for it.
+func (s *session) met(c *schemas.Claim, committed map[schemas.Partition]int64) bool {
+	owned := make([]schemas.Partition, 0, len(committed))
+	for _, e := range c.Ends {
+		p := schemas.Partition{Topic: e.Topic, Partition: e.Partition}
+		if at, ok := committed[p]; ok && at < e.Offset {
+			return false
+		}
+		if t := s.tables[e.Topic]; t != nil && t.Reference >= 0 && !s.refFollower.Reached(e.Topic, e.Partition, e.Offset) {
+			return false
+		}
+	}
+	for p := range committed {
+		owned = append(owned, p)
+	}
+	// Asked last: a row is told to those who wait for it before the follower says that it has been reached.
+	return !s.waiting.pending(owned)
+}
+
+// claim makes the claim that can be made now, if it says something new.
+func (s *session) claim(ctx context.Context) error {
+	committed, generation := s.inputs.snapshot()
+	if len(committed) == 0 || generation != s.gated || s.deps.Now().Sub(s.claimedAt) < claimInterval {
+		return nil
+	}
+	ends, ok := s.outputs.list(generation)
+	if !ok {
+		return nil
+	}
+	from, ok := s.claims.newest(func(c *schemas.Claim) bool { return s.met(c, committed) })
+	if !ok {
+		return nil
+	}
+	out := schemas.Claim{Stage: stage, Instance: s.deps.Kafka.Instance(), ValidThrough: from.ValidThrough, SourceLSN: from.SourceLSN,
+		ReportedAt: s.deps.Now().UTC().Truncate(time.Microsecond), Fresh: from.Fresh, Covers: s.covers(&from, committed), Ends: ends, Incomplete: from.Incomplete}
+	value, err := s.encoders[schemas.Progress].Append(nil, &out)
+	if err != nil {
+		return fmt.Errorf("encode a claim: %w", err)
+	}
+	b := newBatch()
+	b.out = append(b.out, &kgo.Record{Topic: s.deps.Kafka.Name(schemas.Progress), Key: []byte(stage + "/" + out.Instance), Value: value})
+	if err := s.commit(ctx, b); err != nil {
+		return err
+	}
+	s.claimedAt = s.deps.Now()
+	s.claims.forget(from.ReportedAt)
+	s.metrics.claims.Inc()
+	s.metrics.valid.Set(float64(out.ValidThrough.UnixMicro()) / 1e6)
+	return nil
+}
+
+// covers are the partitions of store.* that a claim is about: those we own, and those that nobody reads as input,
+// from which nothing has to come.
+func (s *session) covers(c *schemas.Claim, committed map[schemas.Partition]int64) []schemas.Partition {
+	var out []schemas.Partition
+	for p := range committed {
+		if s.tables[p.Topic] != nil {
+			out = append(out, p)
+		}
+	}
+	for _, e := range c.Ends {
+		if s.tables[e.Topic] == nil {
+			out = append(out, schemas.Partition{Topic: e.Topic, Partition: e.Partition})
+		}
+	}
+	slices.SortFunc(out, func(a, b schemas.Partition) int {
+		if c := strings.Compare(a.Topic, b.Topic); c != 0 {
+			return c
+		}
+		return int(a.Partition - b.Partition)
+	})
+	return out
+}

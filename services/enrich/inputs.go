@@ -1,0 +1,98 @@
+package enrich
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/millrace-io/millrace/schemas"
+)
+
+// inputs are the input partitions that the group has given us, and how far each has been read and committed. It is
+// safe for concurrent use: the group calls it from its own goroutine.
+type inputs struct {
+	mu         sync.Mutex
+	committed  map[schemas.Partition]int64
+	generation int // counts assignments
+	heartbeat  time.Time
+}
+
+func newInputs() *inputs { return &inputs{committed: map[schemas.Partition]int64{}} }
+
+// assigned takes over the offsets from which the group goes on. It is called after they were fetched, so that the
+// transactions of whoever had the partitions before are over.
+func (in *inputs) assigned(_ context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for topic, parts := range offsets {
+		for p, o := range parts {
+			in.committed[schemas.Partition{Topic: topic, Partition: p}] = max(0, o.EpochOffset().Offset)
+		}
+	}
+	if len(offsets) > 0 {
+		in.generation++
+	}
+	return offsets, nil
+}
+
+func (in *inputs) lost(_ context.Context, _ *kgo.Client, parts map[string][]int32) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for topic, list := range parts {
+		for _, p := range list {
+			delete(in.committed, schemas.Partition{Topic: topic, Partition: p})
+		}
+	}
+}
+
+// advance tells that everything before the offsets has been committed.
+func (in *inputs) advance(next map[schemas.Partition]int64) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for p, o := range next {
+		if at, ok := in.committed[p]; ok {
+			in.committed[p] = max(at, o)
+		}
+	}
+}
+
+// snapshot is a copy, with the number of the assignment.
+func (in *inputs) snapshot() (map[schemas.Partition]int64, int) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return maps.Clone(in.committed), in.generation
+}
+
+func (in *inputs) partitions() []schemas.Partition {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return slices.Collect(maps.Keys(in.committed))
+}
+
+// OnBrokerE2E notes when the group last heard from us (kgo.HookBrokerE2E).
+func (in *inputs) OnBrokerE2E(_ kgo.BrokerMetadata, key int16, e kgo.BrokerE2E) {
+	switch kmsg.Key(key) {
+	case kmsg.Heartbeat, kmsg.SyncGroup, kmsg.ConsumerGroupHeartbeat:
+	default:
+		return
+	}
+	if e.Err() != nil {
+		return
+	}
+	in.mu.Lock()
+	in.heartbeat = time.Now()
+	in.mu.Unlock()
+}
+
+// alive tells whether the group heard from us within the time given. A transaction that commits no offsets is not
+// fenced by the group: one that woke from a long sleep must not write for partitions that are somebody else's by now.
+func (in *inputs) alive(within time.Duration) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return time.Since(in.heartbeat) < within
+}
