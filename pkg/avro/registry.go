@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -74,12 +75,32 @@ func NewRegistry(cfg Config) (*Registry, error) {
 }
 
 // Register makes sure that subject has the schema and returns its id. It is idempotent.
+//
+// Apicurio, asked by several programs at once to register the same new schema, answers some of them with a conflict over
+// its existence: those are tried again. `admin schemas apply`, run before the services, avoids the race.
 func (r *Registry) Register(ctx context.Context, subject, schema string) (int, error) {
-	s, err := r.client.CreateSchema(ctx, subject, sr.Schema{Schema: schema, Type: sr.TypeAvro})
-	if err != nil {
-		return 0, r.classify(fmt.Sprintf("register a schema for %s", subject), err)
+	const tries = 8
+	pause := 25 * time.Millisecond
+	for try := 1; ; try++ {
+		id, err := r.client.RegisterSchema(ctx, subject, sr.Schema{Schema: schema, Type: sr.TypeAvro}, -1, -1)
+		if err == nil {
+			return id, nil
+		}
+		if !existsAlready(err) || try == tries {
+			return 0, r.classify("register a schema for "+subject, err)
+		}
+		select {
+		case <-ctx.Done():
+			return 0, fmt.Errorf("register a schema for %s: %w", subject, ctx.Err())
+		case <-time.After(pause):
+		}
+		pause *= 2
 	}
-	return s.ID, nil
+}
+
+func existsAlready(err error) bool {
+	var re *sr.ResponseError
+	return errors.As(err, &re) && re.StatusCode == http.StatusConflict && strings.Contains(re.Message, "already exists")
 }
 
 // SetCompatibility sets the level that the registry holds subject to, such as "FULL_TRANSITIVE".
@@ -108,20 +129,25 @@ func (r *Registry) Schema(ctx context.Context, id int) (*avro.Schema, error) {
 	if time.Now().Before(until) {
 		return nil, fmt.Errorf("schema %d: %w", id, ErrUnknownSchema)
 	}
-	text, err := r.client.SchemaTextByID(ctx, id)
-	if err != nil {
-		err = r.classify(fmt.Sprintf("fetch schema %d", id), err)
-		if errors.Is(err, ErrUnknownSchema) {
-			r.mu.Lock()
-			if len(r.unknown) > 10_000 { // bad bytes can name any id: the cache stays small
-				clear(r.unknown)
-			}
-			r.unknown[id] = time.Now().Add(negativeTTL)
-			r.mu.Unlock()
+	s, err := r.fetch(ctx, id)
+	if errors.Is(err, ErrUnknownSchema) {
+		r.mu.Lock()
+		if len(r.unknown) > 10_000 { // bad bytes can name any id: the cache stays small
+			clear(r.unknown)
 		}
-		return nil, err
+		r.unknown[id] = time.Now().Add(negativeTTL)
+		r.mu.Unlock()
 	}
-	s, err = avro.Parse(text)
+	return s, err
+}
+
+// fetch asks the registry and keeps what it gets.
+func (r *Registry) fetch(ctx context.Context, id int) (*avro.Schema, error) {
+	answer, err := r.client.SchemaByID(ctx, id) // not SchemaTextByID: Apicurio lacks that address
+	if err != nil {
+		return nil, r.classify(fmt.Sprintf("fetch schema %d", id), err)
+	}
+	s, err := avro.Parse(answer.Schema)
 	if err != nil {
 		return nil, fmt.Errorf("schema %d of the registry does not parse: %w", id, ErrUnknownSchema)
 	}

@@ -166,6 +166,25 @@ func (x *session) gone(_ context.Context, _ *kgo.Client, parts map[string][]int3
 	x.s.metrics.owned.Set(float64(len(x.claims)))
 }
 
+// checkTopics ends the session if a topic was made anew while it was read: its partitions are then stopped when they are
+// claimed again.
+func (x *session) checkTopics(ctx context.Context) error {
+	meta, err := kadm.NewClient(x.client).Metadata(ctx, x.decoder.topics()...)
+	if err != nil {
+		return fmt.Errorf("ask for the topics' ids: %w", err)
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for p, o := range x.claims {
+		topic, ok := meta.Topics[p.Topic]
+		if ok && topic.Err == nil && o.Stopped == "" && topic.ID.String() != o.TopicID {
+			x.cancel(fmt.Errorf("the topic %s was made anew while it was read", p.Topic))
+			return nil
+		}
+	}
+	return nil
+}
+
 // check ends the session if a claim was taken away, or a stopped partition may go on: an idle partition would not
 // notice.
 func (x *session) check(positions []ledger.Position) {

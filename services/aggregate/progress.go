@@ -18,8 +18,8 @@ import (
 const (
 	// progressEvery is how often the progress is written and changed hours are announced.
 	progressEvery = 200 * time.Millisecond
-	// waitingEvery is how often the waiting lines are counted, in ticks of progressEvery.
-	waitingEvery = 25
+	// slowly is how often the waiting lines are counted and the topics' ids are looked at, in ticks of progressEvery.
+	slowly = 25
 )
 
 // progress turns the claims of the stages before into what the totals are complete through, and announces the hours
@@ -111,8 +111,8 @@ func (p *progress) run(ctx context.Context) {
 		case <-tick.C:
 		}
 		err := p.step(ctx)
-		if err == nil && n%waitingEvery == 0 {
-			err = p.countWaiting(ctx)
+		if err == nil && n%slowly == slowly-1 {
+			err = p.slowStep(ctx)
 		}
 		if err != nil && ctx.Err() == nil {
 			p.s.log.Debug("progress is not written", "error", err) // the batches say it aloud
@@ -120,12 +120,18 @@ func (p *progress) run(ctx context.Context) {
 	}
 }
 
-func (p *progress) countWaiting(ctx context.Context) error {
+func (p *progress) slowStep(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
 	n, err := p.ledger.Waiting(ctx)
-	if err == nil {
-		p.s.metrics.waiting.Set(float64(n))
+	if err != nil {
+		return err
 	}
-	return err
+	p.s.metrics.waiting.Set(float64(n))
+	if x := p.s.session(); x != nil {
+		return x.checkTopics(ctx)
+	}
+	return nil
 }
 
 func (p *progress) step(ctx context.Context) error {

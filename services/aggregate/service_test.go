@@ -203,6 +203,7 @@ func (b *bench) check(t testing.TB, pool *pgxpool.Pool, m *salestest.Model) {
 }
 
 func TestEndToEnd(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, pgtest.Database(t))
 	s, metrics := b.service(t, "one")
 	history := salestest.History(1, 500)
@@ -237,6 +238,7 @@ func TestEndToEnd(t *testing.T) {
 }
 
 func TestBadRecordsGoToQuarantine(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, pgtest.Database(t))
 	garbage := &kgo.Record{Topic: b.kafka.Name(schemas.SalesLines), Key: []byte("x"), Value: []byte("secret")}
 	line := func(id, product, price string) salestest.Record {
@@ -282,6 +284,7 @@ func TestBadRecordsGoToQuarantine(t *testing.T) {
 }
 
 func TestDatabaseAway(t *testing.T) {
+	t.Parallel()
 	primary := pgtest.Primary(t)
 	primary.Exec(t, "CREATE DATABASE sales")
 	b := newBench(t, primary.DSN("postgres", "sales"))
@@ -309,6 +312,7 @@ func TestDatabaseAway(t *testing.T) {
 }
 
 func TestInstancesShareAndTakeOver(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, pgtest.Database(t))
 	history := salestest.History(3, 900)
 	one, _ := b.service(t, "one")
@@ -332,6 +336,7 @@ func TestInstancesShareAndTakeOver(t *testing.T) {
 }
 
 func TestTopicMadeAnew(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, pgtest.Database(t))
 	history := salestest.History(4, 100)
 	b.produce(t, history...)
@@ -371,7 +376,21 @@ func TestTopicMadeAnew(t *testing.T) {
 	b.check(t, pool, m)
 }
 
+func TestTopicMadeAnewWhileItIsRead(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, pgtest.Database(t))
+	history := salestest.History(5, 60)
+	b.produce(t, history...)
+	s, _ := b.service(t, "one")
+	run(t, s)
+	pool := b.pool(t)
+	eventually(t, "all are in", 15*time.Second, func() bool { return in(t, pool) == 60 })
+	b.remake(t, schemas.SalesOrders)
+	eventually(t, "its partitions are stopped", 30*time.Second, func() bool { return value(t, s.metrics.stopped) == 6 })
+}
+
 func TestProgress(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, pgtest.Database(t))
 	s, _ := b.service(t, "one")
 	run(t, s)

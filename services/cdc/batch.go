@@ -1,13 +1,22 @@
 package cdc
 
 import (
+	"fmt"
+
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/millrace-io/millrace/schemas"
+	"github.com/millrace-io/millrace/services/cdc/internal/rows"
 )
 
 // batchBytes is about how large a batch of encoded records gets.
 const batchBytes = 512 << 10
+
+// maxRecord is the largest record, key and value, that brokers take by default, less what the batch around it needs.
+const maxRecord = 1_000_000 - 1024
+
+// errTooLarge is the table's, as a value that does not fit is.
+var errTooLarge = fmt.Errorf("a row is larger than %d bytes, the most that a record can be: %w", maxRecord, rows.ErrDoesNotFit)
 
 // batch is encoded records on their way to Kafka, and the position when they are there.
 type batch struct {
@@ -46,6 +55,9 @@ func (b *batch) finish() {
 	}
 }
 
+// size is about how many bytes the batch holds in memory.
+func (b *batch) size() int { return len(b.buf) + 256*len(b.refs) }
+
 func (b *batch) reset() {
 	clear(b.refs)
 	clear(b.records)
@@ -62,12 +74,12 @@ func (p pool) get() *batch {
 	case b := <-p.free:
 		return b
 	default:
-		return &batch{buf: make([]byte, 0, batchBytes+batchBytes/8)}
+		return &batch{} // small batches are the rule on a quiet system: it grows as it must
 	}
 }
 
 func (p pool) put(b *batch) {
-	if cap(b.buf) > 2*batchBytes {
+	if cap(b.buf) > 2*batchBytes { // one huge row must not stay for ever
 		return
 	}
 	b.reset()

@@ -32,7 +32,7 @@ func Check(ctx context.Context, out io.Writer, cfg Config, source SourceConfig) 
 			return err
 		}
 	}
-	if n := len(result.Problems()); n > 0 {
+	if n := len(result.Problems(true)); n > 0 {
 		return fmt.Errorf("%w: capture cannot work yet, problems: %d", app.ErrDifferences, n)
 	}
 	_, err = fmt.Fprintf(out, "ready for capture: PostgreSQL %d, %d tables\n", result.Version/10000, len(result.Tables))

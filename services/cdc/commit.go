@@ -94,7 +94,7 @@ func (c *committer) take(ctx context.Context, b *batch) error {
 	for i := range b.records {
 		c.client.Produce(ctx, &b.records[i], c.produced)
 	}
-	c.bytes += len(b.buf)
+	c.bytes += b.size()
 	c.batches = append(c.batches, b)
 	if barrier := b.barrier; barrier != nil { // the commit recycles the batch
 		if err := c.commit(ctx); err != nil {

@@ -39,14 +39,19 @@ type store struct {
 	keys            *privacy.Keys
 }
 
+// prepare makes the role for capture, which all databases of a server share.
+func prepare(t *testing.T, primary *pgtest.Server) {
+	t.Helper()
+	primary.Exec(t, "CREATE ROLE cdc LOGIN REPLICATION; GRANT pg_read_all_stats TO cdc")
+}
+
 // newStore makes a database on the primary and runs setup in it. source is the standby, or the primary itself.
 func newStore(t *testing.T, primary, source *pgtest.Server, brokers []string, setup string) *store {
 	t.Helper()
 	name := fmt.Sprintf("shop_%d", databases.Add(1))
 	primary.Exec(t, "CREATE DATABASE "+name)
 	s := &store{primary: primary, source: source, database: name, write: primary.Connect(t, name)}
-	s.exec(t, setup+`; DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'cdc') THEN CREATE ROLE cdc LOGIN REPLICATION; END IF; END $$;
-		GRANT pg_read_all_stats TO cdc; GRANT SELECT ON ALL TABLES IN SCHEMA public TO cdc`)
+	s.exec(t, setup+"; GRANT SELECT ON ALL TABLES IN SCHEMA public TO cdc")
 	s.cfg = DefaultConfig()
 	s.cfg.Slot = name
 	s.cfg.ProgressInterval = 20 * time.Millisecond

@@ -3,6 +3,7 @@ package cdc
 import (
 	"encoding/binary"
 	"sync"
+	"time"
 
 	"github.com/millrace-io/millrace/services/cdc/internal/pgoutput"
 	"github.com/millrace-io/millrace/services/cdc/internal/replica"
@@ -62,6 +63,20 @@ func (q *queue) push(messages []byte) bool {
 	q.buf = append(q.buf, messages...)
 	q.notEmpty.Signal()
 	return true
+}
+
+// nap is how long the encoder lets messages gather when it was here a moment ago: handing over every small message by
+// itself costs more than all else. A lonely message does not wait.
+const nap = time.Millisecond
+
+// gather naps unless much is waiting already.
+func (q *queue) gather(since time.Duration) {
+	q.mu.Lock()
+	waiting := len(q.buf)
+	q.mu.Unlock()
+	if since < nap && waiting < q.limit/4 {
+		time.Sleep(nap - since)
+	}
 }
 
 // pop waits for messages and takes all; spare becomes the next buffer. After close it gives what is left, then the

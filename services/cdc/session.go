@@ -104,12 +104,8 @@ func (s *session) identify(ctx context.Context) (*replica.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if problems := s.found.Problems(); len(problems) > 0 {
-		var text []string
-		for _, p := range problems {
-			text = append(text, p.String())
-		}
-		return nil, fmt.Errorf("the source is not ready for capture: %s", strings.Join(text, " | "))
+	if err := unready(s.found.Problems(false)); err != nil {
+		return nil, err
 	}
 	slot, err := readSlot(ctx, s.sql, s.cfg.Slot)
 	if err == nil {
@@ -129,13 +125,25 @@ func (s *session) identify(ctx context.Context) (*replica.Conn, error) {
 	return conn, nil
 }
 
+// unready is an error if there are problems.
+func unready(problems []preflight.Finding) error {
+	if len(problems) == 0 {
+		return nil
+	}
+	var text []string
+	for _, p := range problems {
+		text = append(text, p.String())
+	}
+	return fmt.Errorf("the source is not ready for capture: %s", strings.Join(text, " | "))
+}
+
 // openKafka fences whoever wrote before us, then reads where they got to.
 func (s *session) openKafka(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	cfg := s.deps.Kafka
 	client, err := cfg.Client("cdc", s.deps.Log, nil, kgo.TransactionalID(cfg.Name("cdc-"+s.system.ID+"-"+s.cfg.Slot)),
-		kgo.TransactionTimeout(time.Minute), kgo.MaxBufferedRecords(1<<17), kgo.ProducerBatchMaxBytes(1<<20))
+		kgo.TransactionTimeout(time.Minute), kgo.MaxBufferedRecords(1<<17))
 	if err != nil {
 		return err
 	}
@@ -207,6 +215,9 @@ func (s *session) topics(tables []catalog.Table) (names []string, declared []kaf
 
 // takeSnapshot makes the slot and reads the tables as they were at its consistent point. conn holds the snapshot open.
 func (s *session) takeSnapshot(ctx context.Context, conn *replica.Conn) error {
+	if err := unready(s.found.Problems(true)); err != nil {
+		return err
+	}
 	s.state.blocked(errors.New("preparing the first snapshot"))
 	p := schemas.Position{Slot: s.cfg.Slot, SystemID: s.system.ID, Timeline: s.system.Timeline, Seq: s.position.Seq, Snapshot: snapshotRunning}
 	if err := s.commits.record(ctx, p); err != nil {

@@ -123,7 +123,7 @@ func (s *snapshot) table(ctx context.Context, conn *pgx.Conn, t catalog.Table) e
 	}
 	encoder, err := s.factory.encoder(ctx, shape, keyLevelSnapshot)
 	if errors.Is(err, avro.ErrIncompatible) {
-		s.stop(name, err)
+		s.stop(name, errors.New(incompatible(s.factory.topicOf(t.Schema, t.Name), err)))
 		return nil
 	}
 	if err != nil {
@@ -231,6 +231,10 @@ func (r *tableReader) line(ctx context.Context, line []byte) error {
 	if b.buf, err = r.encoder.AppendValue(b.buf, &ev); err != nil {
 		b.buf = b.buf[:start]
 		return err
+	}
+	if len(b.buf)-start > maxRecord {
+		b.buf = b.buf[:start]
+		return errTooLarge
 	}
 	b.add(ref{topic: r.topic, key: start, value: value, end: len(b.buf), table: r.metrics, op: 'r'})
 	return r.added(ctx)

@@ -66,3 +66,8 @@ func (f *factory) register(ctx context.Context, subject, schema, level string) (
 	}
 	return f.registry.Register(ctx, subject, schema)
 }
+
+// incompatible says what to do about a table whose columns changed in a way that the registry does not allow.
+func incompatible(topic string, err error) string {
+	return fmt.Sprintf("its columns changed in a way that readers of its topic cannot follow (%v); once they can, delete the subjects %s-key and %s-value in the registry", err, topic, topic)
+}

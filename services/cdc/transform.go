@@ -73,7 +73,8 @@ func (t *transform) run(ctx context.Context, q *queue) error {
 		if err != nil {
 			return err
 		}
-		t.now = time.Now().UnixMicro()
+		begin := time.Now()
+		t.now = begin.UnixMicro()
 		for rest := messages; len(rest) > 0; {
 			var m replica.Message
 			m, rest = nextMessage(rest)
@@ -85,6 +86,7 @@ func (t *transform) run(ctx context.Context, q *queue) error {
 			return err
 		}
 		spare = messages
+		q.gather(time.Since(begin))
 	}
 }
 
@@ -193,7 +195,7 @@ func (t *transform) onRelation(ctx context.Context, msg []byte) error {
 	}
 	rel.encoder, err = t.factory.encoder(ctx, table, keyLevelStream)
 	if errors.Is(err, avro.ErrIncompatible) {
-		t.stop(rel, "its columns changed in a way that readers of the topic cannot follow: "+err.Error())
+		t.stop(rel, incompatible(rel.topic, err))
 		return nil
 	}
 	if err != nil {
@@ -354,6 +356,9 @@ func (t *transform) add(rel *relation, op byte, before, after []pgoutput.Datum, 
 	t.event.Before, t.event.After = before, after
 	if b.buf, err = rel.encoder.AppendValue(b.buf, &t.event); err != nil {
 		return err
+	}
+	if len(b.buf)-start > maxRecord {
+		return errTooLarge
 	}
 	b.add(ref{topic: rel.topic, key: start, value: value, end: len(b.buf), table: rel.metrics, op: op, headers: headers})
 	return nil

@@ -17,11 +17,10 @@ type metrics struct {
 	rejected       *prometheus.CounterVec
 	quarantined    prometheus.Counter
 	quarantineLost prometheus.Counter
-	inFlight       prometheus.Gauge
 	produce        prometheus.Histogram
 }
 
-func newMetrics(reg prometheus.Registerer) (*metrics, error) {
+func newMetrics(reg prometheus.Registerer, inFlight func() float64) (*metrics, error) {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: "millrace_collect_" + name, Help: help})
 	}
@@ -37,7 +36,6 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		rejected:       vec("rejected_total", "Events refused, by the first thing that was wrong.", "code"),
 		quarantined:    counter("quarantined_total", "Refused events that are in the quarantine."),
 		quarantineLost: counter("quarantine_lost_total", "Refused events that the quarantine could not take."),
-		inFlight:       prometheus.NewGauge(prometheus.GaugeOpts{Name: "millrace_collect_in_flight_bytes", Help: "Bytes of requests in hand."}),
 		produce: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "millrace_collect_produce_seconds",
 			Help: "Time until Kafka had a request's events.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14)}),
 	}
@@ -46,7 +44,8 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	}
 	var errs []error
 	for _, c := range []prometheus.Collector{m.requests, m.in, m.accepted, m.duplicates, m.unavailable, m.rejected, m.quarantined,
-		m.quarantineLost, m.inFlight, m.produce} {
+		m.quarantineLost, m.produce,
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "millrace_collect_in_flight_bytes", Help: "Bytes of requests in hand."}, inFlight)} {
 		errs = append(errs, reg.Register(c))
 	}
 	return m, errors.Join(errs...)

@@ -174,8 +174,7 @@ func (s *Service) hold(n int64) (*holding, bool) {
 
 // grow makes the share n bytes.
 func (h *holding) grow(n int64) {
-	more := n - h.bytes.Swap(n)
-	h.s.metrics.inFlight.Set(float64(h.s.inFlight.Add(more)))
+	h.s.inFlight.Add(n - h.bytes.Swap(n))
 }
 
 func (h *holding) use() { h.users.Add(1) }

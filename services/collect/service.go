@@ -65,11 +65,11 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if deps.Now == nil {
 		deps.Now = time.Now
 	}
-	m, err := newMetrics(deps.Metrics)
-	if err != nil {
+	s := &Service{cfg: cfg, deps: deps}
+	var err error
+	if s.metrics, err = newMetrics(deps.Metrics, func() float64 { return float64(s.inFlight.Load()) }); err != nil {
 		return nil, fmt.Errorf("register the metrics of collect: %w", err)
 	}
-	s := &Service{cfg: cfg, deps: deps, metrics: m}
 	s.parser = intake.Parser{
 		Limits: intake.Limits{Events: cfg.MaxBatchEvents, EventBytes: cfg.MaxEventBytes},
 		// Not Keys.Token: it passes on what looks like a token, and a client could write one around anything.
@@ -137,6 +137,7 @@ func (s *Service) connect(ctx context.Context) (*output, error) {
 		return nil, err
 	}
 	client, err := s.deps.Kafka.Client("collect", s.deps.Log, s.deps.Metrics, kgo.RecordDeliveryTimeout(s.cfg.ProduceTimeout),
+		kgo.MaxBufferedRecords(1<<20), // bytes are what bounds them
 		// Whoever was answered 503 sends the events again, so giving up a record that may have arrived adds no
 		// duplicate that is not there already; not giving it up would hold its bytes as long as Kafka is away.
 		kgo.AllowIdempotentProduceCancellation())

@@ -21,9 +21,9 @@ type described struct {
 func (s *Service) Operations(api huma.API) {
 	reg := api.OpenAPI().Components.Schemas
 	for _, d := range []described{
-		{op: s.describeSales(reg), handle: s.getSales},
-		{op: s.describeSummary(reg), handle: s.getSummary},
-		{op: s.describeLive(reg), handle: s.getLive, plain: true},
+		{op: describeSales(reg), handle: s.getSales},
+		{op: describeSummary(reg), handle: s.getSummary},
+		{op: describeLive(reg), handle: s.getLive, plain: true},
 		{op: describe(reg, "get-dimensions", "/v1/dimensions", "What sales can be filtered by",
 			"Regions, countries, categories, products and currencies that the sales have. It is read again at most every 30 seconds.", reflect.TypeFor[dimensionsAnswer]()), handle: s.getDimensions},
 		{op: describe(reg, "get-freshness", "/v1/freshness", "How fresh the totals are",
@@ -83,7 +83,7 @@ func rangeParameters() []*huma.Param {
 	}
 }
 
-func (s *Service) describeSales(reg huma.Registry) *huma.Operation {
+func describeSales(reg huma.Registry) *huma.Operation {
 	op := describe(reg, "get-sales", "/v1/sales", "Sales by hour or day",
 		"Order lines, units and amounts per period, group and currency, by the time at which the order was placed. Corrections and cancellations restate "+
 			"the period of the order, however late they come. Without parameters: the last 24 hours by hour, the running one included. "+
@@ -93,12 +93,13 @@ func (s *Service) describeSales(reg huma.Registry) *huma.Operation {
 	op.Parameters = append(rangeParameters(),
 		choice("grain", "Length of the periods. Without it: hour.", "hour", "day"),
 		repeated("group_by", "region, country, category, product: several, or a list with commas. A row is then only what was sold."),
+		repeated("currency", "Only these currencies, as ISO 4217 codes."),
 		choice("format", "Wins over the Accept header.", "json", "csv"))
 	op.Responses["200"].Content["text/csv"] = &huma.MediaType{Schema: &huma.Schema{Type: "string"}}
 	return op
 }
 
-func (s *Service) describeSummary(reg huma.Registry) *huma.Operation {
+func describeSummary(reg huma.Registry) *huma.Operation {
 	op := describe(reg, "get-sales-summary", "/v1/sales/summary", "Totals, comparisons and the best",
 		"Totals of a range, the same weekdays before, the running hour against the same part of the same hour a day and a week earlier, and the best products and "+
 			"regions. Comparisons are like for like: only quarters of an hour that are over and complete count on both sides.", reflect.TypeFor[summaryAnswer]())
@@ -107,7 +108,7 @@ func (s *Service) describeSummary(reg huma.Registry) *huma.Operation {
 	return op
 }
 
-func (s *Service) describeLive(reg huma.Registry) *huma.Operation {
+func describeLive(reg huma.Registry) *huma.Operation {
 	op := describe(reg, "get-sales-live", "/v1/sales/live", "Changes of the totals, as they happen",
 		"Server-sent events. The event sales comes at once and whenever the totals of the last 24 hours change; freshness whenever valid_through or the status does; "+
 			"comments keep the stream alive. A client that comes back with Last-Event-ID is told only of what has changed. Use it as a signal to ask "+

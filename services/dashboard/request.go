@@ -42,12 +42,13 @@ const (
 
 // query is a question about sales, checked.
 type query struct {
-	from, to time.Time // in zone, on quarters of an hour
-	zone     *time.Location
-	grain    calendar.Grain
-	by       []dimension // ascending, no repeats
-	filters  [dimensions][]string
-	top      int // rows per list of the summary
+	from, to   time.Time // in zone, on quarters of an hour
+	zone       *time.Location
+	grain      calendar.Grain
+	by         []dimension // ascending, no repeats
+	filters    [dimensions][]string
+	currencies []string
+	top        int // rows per list of the summary
 }
 
 // countsOrders tells whether orders can be counted for this question.
@@ -62,7 +63,7 @@ func (q query) countsOrders() bool {
 
 // key is the same for questions with the same answer.
 func (q query) key() string {
-	return fmt.Sprintf("%d %d %s %d %v %q %d", q.from.Unix(), q.to.Unix(), q.zone, q.grain, q.by, q.filters, q.top)
+	return fmt.Sprintf("%d %d %s %d %v %q %q %d", q.from.Unix(), q.to.Unix(), q.zone, q.grain, q.by, q.filters, q.currencies, q.top)
 }
 
 // invalid collects what is wrong with a request: where it is and what to write, never what was written.
@@ -176,21 +177,27 @@ func (p *parameters) groupBy() []dimension {
 	return slices.Compact(by)
 }
 
+// list is the distinct values of a filter, sorted. They are taken as they are, commas included.
+func (p *parameters) list(name string) []string {
+	list := slices.Clone(p.values[name])
+	slices.Sort(list)
+	list = slices.DeleteFunc(slices.Compact(list), func(v string) bool { return v == "" })
+	switch {
+	case len(list) > maxValues:
+		p.bad.add(name, fmt.Sprintf("at most %d values", maxValues))
+	case slices.ContainsFunc(list, func(v string) bool {
+		return len(v) > maxValueBytes || !utf8.ValidString(v) || strings.ContainsRune(v, 0)
+	}):
+		p.bad.add(name, fmt.Sprintf("a value must be UTF-8 text of at most %d bytes without the character zero", maxValueBytes))
+	default:
+		return list
+	}
+	return nil
+}
+
 func (p *parameters) filters() (out [dimensions][]string) {
 	for d := range dimensions {
-		values := slices.Clone(p.values[d.String()])
-		values = slices.DeleteFunc(values, func(v string) bool { return v == "" })
-		switch {
-		case len(values) > maxValues:
-			p.bad.add(d.String(), fmt.Sprintf("at most %d values", maxValues))
-		case slices.ContainsFunc(values, func(v string) bool {
-			return len(v) > maxValueBytes || !utf8.ValidString(v) || strings.ContainsRune(v, 0)
-		}):
-			p.bad.add(d.String(), fmt.Sprintf("a value must be UTF-8 text of at most %d bytes without the character zero", maxValueBytes))
-		default:
-			slices.Sort(values)
-			out[d] = slices.Compact(values)
-		}
+		out[d] = p.list(d.String())
 	}
 	return out
 }

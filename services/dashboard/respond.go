@@ -11,7 +11,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/millrace-io/millrace/pkg/httpapi"
+	"github.com/millrace-io/millrace/pkg/postgres"
 )
 
 // respond answers with what ask gives. Requests with the same key at the same time share one asking, which does not
@@ -96,10 +99,19 @@ func (s *Service) fail(w http.ResponseWriter, r *http.Request, operation string,
 		httpapi.Problem(w, status, errFull.Error())
 	default:
 		status = http.StatusInternalServerError
-		s.deps.Log.ErrorContext(r.Context(), "a question was not answered", "operation", operation, "error", err)
+		s.deps.Log.ErrorContext(r.Context(), "a question was not answered", "operation", operation, "cause", cause(err))
 		httpapi.Problem(w, status, "the question could not be answered; the server's log tells why")
 	}
 	s.count(operation, status)
+}
+
+// cause is an error for the log: of the database's own errors the code, for their text may quote data.
+func cause(err error) string {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		return "SQLSTATE " + pg.Code
+	}
+	return postgres.Cause(err).Error()
 }
 
 func (s *Service) count(operation string, status int) {

@@ -152,8 +152,8 @@ func zeroDigits(fraction string) string {
 
 // getSales is GET /v1/sales.
 func (s *Service) getSales(w http.ResponseWriter, r *http.Request) {
-	p := readParameters(r, "from", "to", "tz", "grain", "group_by", "region", "country", "category", "product", "format")
-	q := query{zone: p.zone(), grain: p.grain(), by: p.groupBy(), filters: p.filters()}
+	p := readParameters(r, "from", "to", "tz", "grain", "group_by", "region", "country", "category", "product", "currency", "format")
+	q := query{zone: p.zone(), grain: p.grain(), by: p.groupBy(), filters: p.filters(), currencies: p.list("currency")}
 	q.from, q.to = p.span(q.zone, q.grain, s.deps.Now(), s.cfg.MaxHourlyDays)
 	asCSV := wantsCSV(r)
 	if p.one("format", "") != "" {

@@ -137,7 +137,7 @@ func (d dimension) columns() []string {
 
 // The sums of the views.
 const (
-	lineSums = "sum(lines)::bigint AS lines, sum(units)::bigint AS units, sum(gross) AS gross, sum(net) AS net, sum(cancelled) AS cancelled"
+	lineSums   = "sum(lines)::bigint AS lines, sum(units)::bigint AS units, sum(gross) AS gross, sum(net) AS net, sum(cancelled) AS cancelled"
 	placedSums = "sum(orders)::bigint AS orders, sum(cancelled_orders)::bigint AS cancelled_orders"
 	noOrders   = "NULL::bigint AS orders, NULL::bigint AS cancelled_orders"
 	values     = "lines, units, gross::text, net::text, cancelled::text, orders, cancelled_orders"
@@ -150,7 +150,7 @@ const (
 
 // statement is the SQL for a question. Only names of ours are written into it; $1 and $2 are the range, $3 the starts
 // of its periods, $4 the number of rows (per currency for q.top, whose rows have their place instead of a period), then
-// one array for each filter.
+// one array for each filter, that of the currencies last.
 func statement(q query) string {
 	var columns []string
 	for _, d := range q.by {
@@ -165,6 +165,10 @@ func statement(q query) string {
 			n++
 			where += fmt.Sprintf(" AND %s = ANY($%d)", d.columns()[0], n)
 		}
+	}
+	if len(q.currencies) > 0 {
+		n++
+		where += fmt.Sprintf(" AND currency = ANY($%d)", n)
 	}
 	sums := func(view, what string) string {
 		return fmt.Sprintf("(SELECT width_bucket(quarter, $3::timestamptz[]) - 1 AS period, %s, %s FROM millrace.%s WHERE %s GROUP BY period, %s)",
@@ -199,6 +203,9 @@ func readCells(ctx context.Context, tx pgx.Tx, q query, starts []time.Time, end 
 		if len(q.filters[d]) > 0 {
 			args = append(args, q.filters[d])
 		}
+	}
+	if len(q.currencies) > 0 {
+		args = append(args, q.currencies)
 	}
 	var out answer
 	rows, err := tx.Query(ctx, statement(q), args...)

@@ -29,7 +29,7 @@ type liveEvent struct {
 	liveSales
 }
 
-// liveFreshness is the data of the event "freshness".
+// liveFreshness is the data of the event "freshness"; its age_seconds and updated_at are null.
 type liveFreshness struct {
 	sinkFreshness
 	Reason string `json:"reason,omitempty" doc:"Why there are no numbers now"`
@@ -125,10 +125,9 @@ func (s *Service) publish(own *progress, sales *liveSales, why error) {
 			fresh.Reason = errAway.Error()
 		}
 	}
-	// The age alone is no news: whoever knows valid_through can count.
-	same := fresh
-	same.AgeSeconds, same.UpdatedAt = nil, nil
-	freshID, err := fingerprint(same)
+	// The age would be old when a later viewer gets it, and is no news: whoever knows valid_through can count.
+	fresh.AgeSeconds, fresh.UpdatedAt = nil, nil
+	freshID, err := fingerprint(fresh)
 	if err != nil {
 		s.deps.Log.Error("the state of the totals cannot be encoded", "error", err)
 		return

@@ -210,7 +210,7 @@ func TestCheckoutRefusesBadInput(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	response.Body.Close()
+	defer response.Body.Close()
 	if response.StatusCode != http.StatusUnsupportedMediaType {
 		t.Errorf("a form of another site could order: %d", response.StatusCode)
 	}

@@ -46,6 +46,15 @@ type running struct {
 	logs    *logs
 }
 
+// quiet makes a small store without the ramp, for tests of what comes after.
+func quiet(t *testing.T, dsn string) string {
+	t.Helper()
+	if err := Setup(t.Context(), dsn, Options{Seed: 1, HistoryDays: 4, Now: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	return dsn
+}
+
 // start runs a service on the database until the test ends, ready.
 func start(t *testing.T, dsn string, change func(*Config)) *running {
 	t.Helper()

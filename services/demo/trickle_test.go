@@ -102,7 +102,7 @@ func TestTrickleGoesOnWithoutCollect(t *testing.T) {
 	t.Parallel()
 	collect := newFakeCollect(t)
 	collect.setStatus(http.StatusServiceUnavailable)
-	s := start(t, pgtest.Database(t), func(c *Config) { c.Rate, c.CollectURL = 100, collect.URL })
+	s := start(t, quiet(t, pgtest.Database(t)), func(c *Config) { c.Rate, c.CollectURL = 100, collect.URL })
 	eventually(t, 10*time.Second, "events failed", func() bool { return s.value(t, "millrace_demo_activity_events_total", outcomeFailed) > 0 })
 	orders := s.value(t, "millrace_demo_orders_total", "trickle")
 	eventually(t, 10*time.Second, "orders go on", func() bool { return s.value(t, "millrace_demo_orders_total", "trickle") > orders })
@@ -113,7 +113,7 @@ func TestTrickleGoesOnWithoutCollect(t *testing.T) {
 func TestTrickleSurvivesARestartOfTheDatabase(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Primary(t)
-	s := start(t, server.DSN("postgres", "postgres"), func(c *Config) { c.Rate = 50 })
+	s := start(t, quiet(t, server.DSN("postgres", "postgres")), func(c *Config) { c.Rate = 50 })
 	sold := func() float64 { return s.value(t, "millrace_demo_orders_total", "trickle") }
 	eventually(t, 10*time.Second, "orders are made", func() bool { return sold() > 5 })
 	server.Kill()
@@ -158,7 +158,7 @@ func TestSecondStartDoesNotBackFill(t *testing.T) {
 
 func TestLogsHoldNothingPersonal(t *testing.T) {
 	t.Parallel()
-	dsn := pgtest.Database(t)
+	dsn := quiet(t, pgtest.Database(t))
 	s := start(t, dsn, func(c *Config) { c.Rate = 300 })
 	conn := pgtest.Connect(t, dsn)
 	// A rule that refuses every order and quotes the row in its message.
@@ -231,5 +231,15 @@ func TestFewBuyAtNight(t *testing.T) {
 		if buyers[want]/members[want] < 3*buyers[asleep]/members[asleep] {
 			t.Errorf("at %s UTC %.0f buyers are from %s, %.0f from %s", at, buyers[want], want, buyers[asleep], asleep)
 		}
+	}
+}
+
+func TestHistoryFollowsTheConfiguredRate(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.Database(t)
+	start(t, dsn, func(c *Config) { c.Rate = 0.2 })
+	day := query[int](t, pgtest.Connect(t, dsn), "SELECT count(*) FROM orders WHERE ordered_at > now() - interval '1 day'")
+	if day < 9_000 || day > 25_000 { // 17,280 in an average day of the week
+		t.Errorf("%d orders in the last day of a store that sells 0.2 a second", day)
 	}
 }

@@ -18,27 +18,37 @@ const cdcStage = "cdc"
 
 // maxOpenClaims is how many of cdc's claims are kept until they are met. While we are far behind, older ones are met
 // first; when there are too many, every other one is dropped: that makes progress coarser, not wrong.
-const maxOpenClaims = 64
+const maxOpenClaims = 128
 
-// openClaims are cdc's claims that we have not met yet, oldest first. It is safe for concurrent use.
+// openClaims are cdc's claims that we have not met yet, oldest first: the newest always, of the others every stride-th.
+// It is safe for concurrent use.
 type openClaims struct {
-	mu   sync.Mutex
-	list []schemas.Claim
+	mu     sync.Mutex
+	list   []schemas.Claim
+	stride int // 1 or more; 0 counts as 1
+	since  int // claims since the last one that stays; above 0, the newest gives way to the next
 }
 
 func (o *openClaims) add(c schemas.Claim) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.since > 0 && len(o.list) > 0 {
+		o.list = o.list[:len(o.list)-1]
+	}
 	if len(o.list) == maxOpenClaims {
 		for i := range maxOpenClaims / 2 {
 			o.list[i] = o.list[2*i]
 		}
 		o.list = o.list[:maxOpenClaims/2]
+		o.stride = 2 * max(1, o.stride)
 	}
 	o.list = append(o.list, c)
+	if o.since++; o.since >= o.stride {
+		o.since = 0
+	}
 }
 
-// newest is the newest claim that is met; it and all before it are forgotten by the next call of forget.
+// newest is the newest claim that is met; forget is for when it has been made.
 func (o *openClaims) newest(met func(*schemas.Claim) bool) (schemas.Claim, bool) {
 	o.mu.Lock()
 	list := slices.Clone(o.list)
@@ -55,6 +65,9 @@ func (o *openClaims) forget(upTo time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.list = slices.DeleteFunc(o.list, func(c schemas.Claim) bool { return !c.ReportedAt.After(upTo) })
+	if len(o.list) == 0 {
+		o.stride, o.since = 1, 0
+	}
 }
 
 // met tells whether everything before the claim's ends has been read and committed in the partitions we own, has come

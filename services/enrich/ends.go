@@ -115,7 +115,7 @@ func (s *session) dataEnds(ctx context.Context, topics []string) (map[schemas.Pa
 // lastData reads the partitions from the offsets given until each is past its high and tells the last data record's
 // next offset.
 func (s *session) lastData(ctx context.Context, from map[string]map[int32]kgo.Offset, highs map[schemas.Partition]int64) (map[schemas.Partition]int64, error) {
-	cl, err := s.deps.Kafka.Client("enrich-ends", s.log, nil, kgo.ConsumePartitions(from), kgo.KeepControlRecords())
+	cl, err := s.deps.Kafka.Client("enrich-ends", s.log, nil, kgo.ConsumePartitions(from), kgo.KeepControlRecords(), kgo.FetchMaxWait(fetchWait))
 	if err != nil {
 		return nil, err
 	}

@@ -29,6 +29,7 @@ const (
 	claimInterval = 250 * time.Millisecond // between claims, at least
 	endTimeout    = 20 * time.Second       // to end a transaction that is under way
 	txnTimeout    = 10 * time.Second       // after which brokers give up the transaction of one that vanished
+	fetchWait     = 100 * time.Millisecond // of a fetch without records: a partition that is not part of it waits for its end
 )
 
 // session is one life of the stream: from joining the group to the first failure. Its methods are for one goroutine
@@ -178,7 +179,7 @@ func (s *session) stream(ctx context.Context, work *errgroup.Group) error {
 		kgo.ConsumerGroup(s.deps.Kafka.Name("enrich")), kgo.InstanceID(s.deps.Kafka.Instance()),
 		kgo.TransactionalID(s.deps.Kafka.Name("enrich-"+s.deps.Kafka.Instance())), kgo.TransactionTimeout(txnTimeout),
 		kgo.ConsumeTopics(topics...), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.KeepControlRecords(),
-		kgo.SessionTimeout(s.cfg.SessionTimeout), kgo.HeartbeatInterval(s.cfg.SessionTimeout/6),
+		kgo.FetchMaxWait(fetchWait), kgo.SessionTimeout(s.cfg.SessionTimeout), kgo.HeartbeatInterval(s.cfg.SessionTimeout/6),
 		kgo.AdjustFetchOffsetsFn(s.inputs.assigned), kgo.OnPartitionsRevoked(s.inputs.lost), kgo.OnPartitionsLost(s.inputs.lost),
 		kgo.WithHooks(s.inputs))...)
 	if err != nil {

@@ -156,6 +156,7 @@ func addServices(rt *app.Runtime, s *settings, p *parts, version string) error {
 	rt.Add("enrich", enrichment)
 	rt.Add("aggregate", totals)
 	rt.Add("recommend", recommender)
+	rt.OnStop(recommender.Close)
 	rt.Add("dashboard", board)
 	return nil
 }

@@ -162,12 +162,12 @@ func (p *pipeline) program(t *testing.T, name string, more ...string) *harness.P
 
 func (p *pipeline) exec(t testing.TB, sql string) {
 	t.Helper()
-	if err := exec(t.Context(), p.source, sql); err != nil {
+	if err := runSQL(t.Context(), p.source, sql); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func exec(ctx context.Context, pool *pgxpool.Pool, sql string) error {
+func runSQL(ctx context.Context, pool *pgxpool.Pool, sql string) error {
 	if _, err := pool.Exec(ctx, sql, pgx.QueryExecModeSimpleProtocol); err != nil {
 		return fmt.Errorf("%.60s: %w", sql, err)
 	}

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net/http/httptest"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -74,6 +76,13 @@ func (p *platform) runProcesses(t *testing.T, mapping string, services ...string
 		"MILLRACE_PRIVACY_KEY_FILE=" + harness.KeyFile(t),
 		"MILLRACE_ENRICH_MAPPING=" + mapping,
 		"MILLRACE_KAFKA_INSTANCE_ID=0",
+	}
+	for _, args := range [][]string{{"topics", "apply"}, {"schemas", "apply"}} { // what every installation does first
+		cmd := exec.Command(filepath.Join(harness.Root(), "bin", "admin"), args...)
+		cmd.Env = env
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("admin %v: %v\n%s", args, err, out)
+		}
 	}
 	for _, s := range services {
 		p.programs[s] = harness.Start(t, s, env)

@@ -13,9 +13,9 @@ import (
 
 // lines folds the batch's lines, counts them and those of changed orders again, and writes what changed. Their orders
 // are locked. New lines are copied straight into the table: nobody else can insert them, for they come by a partition
-// that is ours.
-func (t transaction) lines(ctx context.Context, b *sales.Batch) error {
-	stored, err := t.loadLines(ctx, b.Lines(), b.Recount())
+// that is ours. known are the ids of the batch's lines that the table has.
+func (t transaction) lines(ctx context.Context, b *sales.Batch, known []string) error {
+	stored, err := t.loadLines(ctx, known, b.Recount())
 	if err != nil {
 		return fmt.Errorf("read the lines: %w", err)
 	}

@@ -12,12 +12,7 @@ import (
 
 // orders locks the touched orders, in the order of their ids, and folds and writes their headers. An order that the
 // ledger does not hold is inserted as it will be, with its header or bare: that row is the lock for its lines.
-func (t transaction) orders(ctx context.Context, b *sales.Batch) error {
-	belongs, err := t.ordersOfLines(ctx, b.Lines())
-	if err != nil {
-		return fmt.Errorf("read the orders of the lines: %w", err)
-	}
-	ids := b.Orders(belongs)
+func (t transaction) orders(ctx context.Context, b *sales.Batch, ids []string) error {
 	if len(ids) == 0 {
 		return nil
 	}

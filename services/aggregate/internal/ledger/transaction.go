@@ -53,10 +53,14 @@ func (t transaction) fold(ctx context.Context, b *sales.Batch, shard int16) erro
 	if err := t.products(ctx, b); err != nil {
 		return err
 	}
-	if err := t.orders(ctx, b); err != nil {
+	belongs, err := t.ordersOfLines(ctx, b.Lines())
+	if err != nil {
+		return fmt.Errorf("read the orders of the lines: %w", err)
+	}
+	if err := t.orders(ctx, b, b.Orders(belongs)); err != nil {
 		return err
 	}
-	if err := t.lines(ctx, b); err != nil {
+	if err := t.lines(ctx, b, slices.Sorted(maps.Keys(belongs))); err != nil {
 		return err
 	}
 	return t.cells(ctx, b.Deltas(), shard)

@@ -9,7 +9,7 @@ import (
 )
 
 // Store makes n order lines of a plausible shop, each order's header before its lines: three lines an order, some
-// hundred products, seven regions, the orders spread over the last hours.
+// hundred products, seven countries, the orders one after the other over the six hours before end.
 func Store(n int, end time.Time) []Record {
 	rng := rand.New(rand.NewPCG(11, 12))
 	places := [...][2]string{{"USA", "NA"}, {"France", "EMEA"}, {"Germany", "EMEA"}, {"UK", "EMEA"}, {"Spain", "EMEA"}, {"Australia", "APAC"}, {"Japan", "Japan"}}
@@ -19,7 +19,7 @@ func Store(n int, end time.Time) []Record {
 		seq++
 		place := places[rng.IntN(len(places))]
 		id, customer := fmt.Sprint(10000+order), fmt.Sprint(rng.IntN(100_000))
-		out = append(out, Record{Order: &schemas.Order{OrderID: id, Seq: seq, RefSeq: 1, PlacedAt: end.Add(-time.Duration(rng.IntN(6*3600)) * time.Second),
+		out = append(out, Record{Order: &schemas.Order{OrderID: id, Seq: seq, RefSeq: 1, PlacedAt: end.Add(-6 * time.Hour * time.Duration(n-lines) / time.Duration(n)),
 			Status: "Shipped", Cancelled: rng.IntN(50) == 0, CustomerKey: &customer, Country: place[0], Region: place[1], Currency: "USD", ChangedAt: end}})
 		for i := range min(1+rng.IntN(5), n-lines) {
 			seq++

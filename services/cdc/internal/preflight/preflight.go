@@ -33,6 +33,7 @@ type Finding struct {
 	What     string // what is wrong, and where
 	Mend     string // SQL or setting; "" if there is nothing to do
 	On       string // the server to do it on
+	Table    bool   // it concerns one table, not the source as a whole
 }
 
 // String is one line.
@@ -60,11 +61,12 @@ type Result struct {
 	Tables   []catalog.Table
 }
 
-// Problems are the findings that prevent capture.
-func (r Result) Problems() []Finding {
+// Problems are the findings that prevent capture. Those of a single table prevent a snapshot only: a running capture
+// stops that table and goes on.
+func (r Result) Problems(tables bool) []Finding {
 	var out []Finding
 	for _, f := range r.Findings {
-		if f.Severity == Problem {
+		if f.Severity == Problem && (tables || !f.Table) {
 			out = append(out, f)
 		}
 	}
@@ -76,10 +78,11 @@ type check struct {
 	conn   *pgx.Conn
 	result Result
 	role   string
+	table  bool // what is added concerns one table
 }
 
 func (c *check) add(s Severity, on, mend, format string, args ...any) {
-	c.result.Findings = append(c.result.Findings, Finding{Severity: s, What: fmt.Sprintf(format, args...), Mend: mend, On: on})
+	c.result.Findings = append(c.result.Findings, Finding{Severity: s, What: fmt.Sprintf(format, args...), Mend: mend, On: on, Table: c.table})
 }
 
 func (c *check) source() string {
@@ -247,9 +250,10 @@ func (c *check) publication(ctx context.Context) error {
 		c.add(Problem, "primary", "ALTER PUBLICATION "+name+" ADD TABLE …", "the publication %s has no tables", c.req.Publication)
 		return nil
 	}
+	c.table = true
 	c.result.Tables = c.chosen(tables)
 	for _, t := range c.result.Tables {
-		if err := c.table(ctx, t, gencols); err != nil {
+		if err := c.oneTable(ctx, t, gencols); err != nil {
 			return err
 		}
 		if t.Partitioned && !root {
@@ -282,7 +286,7 @@ func (c *check) chosen(tables []catalog.Table) []catalog.Table {
 	return out
 }
 
-func (c *check) table(ctx context.Context, t catalog.Table, gencols string) error {
+func (c *check) oneTable(ctx context.Context, t catalog.Table, gencols string) error {
 	shape := t.Rows(c.req.Personal)
 	name := t.Schema + "." + t.Name
 	var usage, sel, filtered bool

@@ -68,6 +68,11 @@ func isPersonal(name, text string) bool {
 	if !strings.Contains(name, " ") && strings.Contains(personal, " "+name+" ") {
 		return true
 	}
+	return isAddress(text)
+}
+
+// isAddress tells whether a text may be, or hold, an e-mail address.
+func isAddress(text string) bool {
 	at := strings.IndexByte(text, '@')
 	return at > 0 && strings.Contains(text[at:], ".")
 }

@@ -55,6 +55,13 @@ func TestGoodEvent(t *testing.T) {
 	}
 }
 
+func TestAddressesInIdsBecomeTokens(t *testing.T) {
+	e := one(t, `{"session_id":"s","action":"search","customer_number":"me@shop.example","q":"mail me@shop.example"}`)
+	if len(e.Faults) > 0 || *e.Activity.CustomerNumber != "tok_15" || e.Activity.Attributes["q"] != "tok_20" {
+		t.Errorf("%+v %+v", e.Activity, e.Faults)
+	}
+}
+
 func TestFaultsNameTheFieldAndNeverTheValue(t *testing.T) {
 	const secret = "Zq9secret"
 	base := `"session_id":"s","anonymous_id":"a","action":"view","product_code":"p"`

@@ -237,7 +237,7 @@ func TestPrices(t *testing.T) {
 		usd      Hundredths
 		want     Hundredths
 	}{
-		{"USD", 2999, 2999}, {"EUR", 2999, 2799}, {"JPY", 2999, 450000}, {"GBP", 1, 99}, {"JPY", 1, 1000}, {"XXX", 500, 500},
+		{"USD", 2999, 2999}, {"EUR", 2999, 2799}, {"JPY", 2999, 450000}, {"GBP", 1, 99}, {"JPY", 1, 1000}, {"---", 500, 500},
 	} {
 		if got := NewPrices().In(c.currency, c.usd); got != c.want {
 			t.Errorf("%d US cents in %s: got %d, want %d", c.usd, c.currency, got, c.want)
