@@ -118,6 +118,34 @@ func TestWhoIsToBlame(t *testing.T) {
 	f(append(avro.AppendFrame(nil, 77), 2, 'x'), avro.ErrUnavailable, false)
 }
 
+// TestWrongRegistryIsNotTheRecordsFault: what answers in the registry's place must not send good records to quarantine.
+func TestWrongRegistryIsNotTheRecordsFault(t *testing.T) {
+	for name, answer := range map[string]http.HandlerFunc{
+		"a proxy that knows no such host": func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "<html>no such host</html>", http.StatusNotFound)
+		},
+		"another API": func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"status":"ok"}`)) },
+		"a page":      func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`<html>hello</html>`)) },
+		"a wrong path": func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusNotFound)
+			_, _ = w.Write([]byte(`{"error_code":404,"message":"HTTP 404 Not Found"}`))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			srv := httptest.NewServer(answer)
+			defer srv.Close()
+			dec, err := avro.NewDecoder(client(t, srv.URL), v1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = dec.Decode(t.Context(), append(avro.AppendFrame(nil, 1), 2, 'x'), &record{})
+			if !errors.Is(err, avro.ErrUnavailable) || avro.Bad(err) {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
 func TestIncompatibleSchemaIsRefused(t *testing.T) {
 	r, _, _ := server(t)
 	if _, err := r.Register(t.Context(), "s-value", v1); err != nil {

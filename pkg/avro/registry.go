@@ -147,6 +147,9 @@ func (r *Registry) fetch(ctx context.Context, id int) (*avro.Schema, error) {
 	if err != nil {
 		return nil, r.classify(fmt.Sprintf("fetch schema %d", id), err)
 	}
+	if answer.Schema == "" {
+		return nil, fmt.Errorf("fetch schema %d: the registry at %s answered without a schema: %w", id, r.addr, ErrUnavailable)
+	}
 	s, err := avro.Parse(answer.Schema)
 	if err != nil {
 		return nil, fmt.Errorf("schema %d of the registry does not parse: %w", id, ErrUnknownSchema)
@@ -174,7 +177,7 @@ func (r *Registry) classify(what string, err error) error {
 		err = ue.Err // without the address, which may hold a password
 	}
 	switch {
-	case errors.As(err, &re) && (re.StatusCode == http.StatusNotFound || re.ErrorCode == 40403):
+	case errors.As(err, &re) && re.StatusCode == http.StatusNotFound && re.ErrorCode/100 == 404: // a proxy's own 404 has no such code
 		return fmt.Errorf("%s: %w", what, ErrUnknownSchema)
 	case errors.As(err, &re) && re.StatusCode == http.StatusConflict:
 		return fmt.Errorf("%s: %w", what, ErrIncompatible)

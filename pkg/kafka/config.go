@@ -80,9 +80,12 @@ func (c Config) Options(role string, log *slog.Logger, metrics prometheus.Regist
 		kgo.ClientID("millrace-" + role + "-" + c.Instance()),
 		kgo.WithLogger(logger{log.With("kafka", role)}),
 		kgo.MaxBufferedBytes(c.MaxBufferedBytes),
+		kgo.MaxBufferedRecords(1 << 18), // the bytes are the bound
 		kgo.FetchMaxBytes(int32(min(c.MaxBufferedBytes/2, 8<<20))),
 		kgo.FetchMaxPartitionBytes(int32(min(c.MaxBufferedBytes/4, 2<<20))),
 		kgo.MaxConcurrentFetches(1),
+		// After a partition is taken over, its records wait for the fetch that is under way: not for long.
+		kgo.FetchMaxWait(250 * time.Millisecond),
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.ProducerBatchCompression(kgo.Lz4Compression(), kgo.NoCompression()),
 		kgo.ProducerLinger(0),

@@ -168,14 +168,9 @@ func sinks(ctx context.Context, s *settings, w io.Writer) (behind bool) {
 		return true
 	}
 	var sink, position, incomplete string
-	var through *time.Time
-	_, err = pgx.ForEachRow(rows, []any{&sink, &through, &position, &incomplete}, func() error {
-		if through == nil {
-			fmt.Fprintf(w, "%s\tnothing yet\n", sink)
-			behind = true
-			return nil
-		}
-		age, note := time.Since(*through).Round(time.Second), ""
+	var through time.Time
+	tag, err := pgx.ForEachRow(rows, []any{&sink, &through, &position, &incomplete}, func() error {
+		age, note := time.Since(through).Round(time.Second), ""
 		if incomplete != "" {
 			note = "without stopped tables: " + incomplete
 		}
@@ -185,6 +180,10 @@ func sinks(ctx context.Context, s *settings, w io.Writer) (behind bool) {
 	})
 	if err != nil {
 		fmt.Fprintf(w, "postgres\t%v\n", err)
+		return true
+	}
+	if tag.RowsAffected() == 0 {
+		fmt.Fprintf(w, "postgres\tnothing is complete yet\n")
 		return true
 	}
 	return behind

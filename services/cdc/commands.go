@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/millrace-io/millrace/pkg/app"
 	"github.com/millrace-io/millrace/schemas"
 	"github.com/millrace-io/millrace/services/cdc/internal/pgoutput"
@@ -89,11 +91,7 @@ func (s *Service) Reset(ctx context.Context) error {
 		return err
 	}
 	defer sql.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it has only read
-	slot, err := readSlot(ctx, sql, s.cfg.Slot)
-	if err == nil {
-		err = slot.busy(s.cfg.Slot)
-	}
-	if err != nil {
+	if err := s.awaitFree(ctx, sql); err != nil {
 		return err
 	}
 	conn, err := replica.Connect(ctx, s.deps.Source.URL.Reveal(), "millrace-cdc-reset")
@@ -118,4 +116,25 @@ func (s *Service) Reset(ctx context.Context) error {
 	}
 	s.deps.Log.Info("reset: the next run takes a new snapshot", "slot", s.cfg.Slot)
 	return nil
+}
+
+// leaving is how long the source may take to notice that a cdc is gone.
+const leaving = 3 * time.Second
+
+// awaitFree waits a moment for a cdc that has just been stopped to be gone from the source.
+func (s *Service) awaitFree(ctx context.Context, sql *pgx.Conn) error {
+	for deadline := time.Now().Add(leaving); ; {
+		slot, err := readSlot(ctx, sql, s.cfg.Slot)
+		if err != nil {
+			return err
+		}
+		if err = slot.busy(s.cfg.Slot); err == nil || time.Now().After(deadline) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 }

@@ -146,7 +146,7 @@ func (s *store) quiet(t testing.TB, r *running) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		if c, _, live := r.state.claim(); live && c.SourceLSN >= int64(lsn) {
 			return

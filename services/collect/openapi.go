@@ -22,7 +22,7 @@ type activityEvent struct {
 	SentAt         any            `json:"sent_at,omitempty" doc:"The client's clock when it sends: event_time is corrected by how far that clock is off"`
 	SessionID      string         `json:"session_id" maxLength:"128" doc:"Visit of the shopper" example:"s-81f3"`
 	Action         string         `json:"action" enum:"view,search,add_to_cart,remove_from_cart,checkout,purchase,rate" example:"view"`
-	CustomerNumber any            `json:"customer_number,omitempty" doc:"The shopper's number, as a number or a string; this or anonymous_id is needed" example:"103"`
+	CustomerNumber any            `json:"customer_number,omitempty" doc:"The shopper's number, as a number or a string, where it is known" example:"103"`
 	AnonymousID    string         `json:"anonymous_id,omitempty" maxLength:"128" doc:"Id of the browser; only a token of it is kept"`
 	ProductCode    string         `json:"product_code,omitempty" maxLength:"128" doc:"Needed for view, add_to_cart, remove_from_cart and rate" example:"S18_1749"`
 	Quantity       any            `json:"quantity,omitempty" doc:"A whole number from 1, as a number or a string" example:"2"`

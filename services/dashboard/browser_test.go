@@ -17,6 +17,7 @@ import (
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 
 	"github.com/millrace-io/millrace/test/realparts"
 )
@@ -145,6 +146,10 @@ func TestPageInABrowser(t *testing.T) {
 		t.Errorf("net is %s on the page, %s in the API", got, want)
 	}
 	b.accessible(t, "first sight")
+	b.js(t, `document.querySelectorAll('g.bar')[23].focus()`)
+	b.until(t, `!document.querySelector('.tip').hidden && document.querySelector('.tip').textContent.includes('so far')`)
+	b.do(t, chromedp.KeyEvent(kb.ArrowLeft))
+	b.until(t, `document.activeElement.dataset.index === '22' && !document.querySelector('.tip').textContent.includes('so far')`)
 
 	b.choose(t, "region", "EMEA")
 	if got, want := b.text(t, value("net")), total("region", "EMEA"); got != want || !strings.Contains(b.text(t, "location.search"), "region=EMEA") {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -81,6 +82,7 @@ func (s *Service) askDimensions(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	slices.Sort(out.Currencies)
 	body, err := json.Marshal(out)
 	if err == nil {
 		s.choices.Store(&choices{s.deps.Now(), body})

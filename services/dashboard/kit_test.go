@@ -110,7 +110,7 @@ func (s *site) sell(t testing.TB, all ...sold) {
 	t.Helper()
 	for _, c := range all {
 		s.exec(t, `INSERT INTO millrace.cells (cell, region, country, product_code, currency, shard, lines, cancelled_lines, units, cancelled_units, gross_minor, cancelled_minor)
-			VALUES ($1::text::timestamptz, $2, $3, $4, $5, (SELECT count(*) FROM millrace.cells), $6, $7, $8, 0, $9, $10)`,
+			VALUES ($1::text::timestamptz, $2, $3, $4, $5, (SELECT coalesce(max(shard), 0) + 1 FROM millrace.cells), $6, $7, $8, 0, $9, $10)`,
 			c.at, c.region, c.country, c.product, c.currency, c.lines, c.cancelledLines, c.units, c.gross, c.cancel)
 	}
 }
@@ -118,7 +118,7 @@ func (s *site) sell(t testing.TB, all ...sold) {
 func (s *site) order(t testing.TB, at, region, country, currency string, orders, cancelled int64) {
 	t.Helper()
 	s.exec(t, `INSERT INTO millrace.order_cells (cell, region, country, currency, shard, orders, cancelled_orders)
-		VALUES ($1::text::timestamptz, $2, $3, $4, (SELECT count(*) FROM millrace.order_cells), $5, $6)`, at, region, country, currency, orders, cancelled)
+		VALUES ($1::text::timestamptz, $2, $3, $4, (SELECT coalesce(max(shard), 0) + 1 FROM millrace.order_cells), $5, $6)`, at, region, country, currency, orders, cancelled)
 }
 
 func (s *site) complete(t testing.TB, through string, incomplete ...string) {

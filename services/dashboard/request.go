@@ -30,10 +30,6 @@ func (d dimension) String() string {
 	return [dimensions]string{"region", "country", "category", "product"}[d]
 }
 
-// ofLines tells whether the dimension belongs to order lines: orders cannot be counted by it, since one order has lines
-// of several products.
-func (d dimension) ofLines() bool { return d >= category }
-
 // Bounds of what a filter takes.
 const (
 	maxValues     = 200 // values of one filter
@@ -51,7 +47,8 @@ type query struct {
 	top        int // rows per list of the summary
 }
 
-// countsOrders tells whether orders can be counted for this question.
+// countsOrders tells whether orders can be counted for this question: not by category or product, since one order has
+// lines of several products.
 func (q query) countsOrders() bool {
 	for d := category; d < dimensions; d++ {
 		if len(q.filters[d]) > 0 || slices.Contains(q.by, d) {

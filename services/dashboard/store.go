@@ -39,6 +39,7 @@ func readOnly(cfg Config) func(*pgxpool.Config) {
 			"idle_in_transaction_session_timeout": strconv.FormatInt(2*cfg.QueryTimeout.Milliseconds(), 10),
 			"plan_cache_mode":                     "force_custom_plan",
 			"jit":                                 "off",
+			"work_mem":                            "16MB", // sums over weeks sort once and not on disk
 		} {
 			p.ConnConfig.RuntimeParams[name] = value
 		}

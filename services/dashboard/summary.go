@@ -1,9 +1,11 @@
 package dashboard
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -78,6 +80,7 @@ func (s summing) best(by dimension) ([]place, []measures, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	slices.SortStableFunc(found.cells, func(a, b cell) int { return cmp.Compare(a.Currency, b.Currency) })
 	out := make([]place, 0, len(found.cells))
 	for _, c := range found.cells {
 		out = append(out, place{c.group, c.measures})

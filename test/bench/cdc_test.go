@@ -172,8 +172,9 @@ func (p *pipeline) recvlogical(t *testing.T, dsn, slot string, rows int) float64
 // firstOrder is beyond the numbers of the demo store.
 const firstOrder = 10_000_000
 
-// writeOrders writes transactions of 200 orders with four lines each, going on after what is there. Foreign keys hold
-// but are not checked, for the source is not what is measured.
+// writeOrders writes transactions of 200 orders with four lines each, going on after what is there, placed at the pace
+// of 500 lines a second: many lines share a quarter of an hour, a country and a product. Foreign keys hold but are not
+// checked, for the source is not what is measured.
 func (p *pipeline) writeOrders(t *testing.T, transactions int) {
 	t.Helper()
 	p.do(t, `DO $$
@@ -184,7 +185,7 @@ DECLARE
 BEGIN
 	FOR t IN 0..`+strconv.Itoa(transactions-1)+` LOOP
 		INSERT INTO orders (order_number, ordered_at, required_date, status, customer_number, currency)
-		SELECT base + t * 200 + i, now() - make_interval(secs => (t * 200 + i) % 86400), current_date + 7, 'Shipped',
+		SELECT base + t * 200 + i, now() - make_interval(secs => 3600 - (t * 200 + i) * 0.008), current_date + 7, 'Shipped',
 			customers[1 + (t * 200 + i) % cardinality(customers)], 'USD' FROM generate_series(0, 199) AS i;
 		INSERT INTO order_details (order_number, product_code, quantity_ordered, price_each, order_line_number)
 		SELECT base + t * 200 + i / 4, products[1 + ((t * 200 + i / 4) * 7 + i % 4) % cardinality(products)], 1 + i % 50, (1000 + i * 7 % 9000) / 100.0, 1 + i % 4

@@ -14,11 +14,13 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // Where docker-compose.yml publishes what is looked at.
@@ -27,7 +29,9 @@ const (
 	collectURL   = "http://127.0.0.1:8082"
 	recommendURL = "http://127.0.0.1:8083"
 	shopURL      = "http://127.0.0.1:8086/shop"
+	shopOrigin   = "http://localhost:8086" // as the page's own address is printed
 	primaryURL   = "postgres://postgres@127.0.0.1:5433/store?sslmode=disable"
+	salesURL     = "postgres://millrace@127.0.0.1:5435/millrace?sslmode=disable"
 )
 
 // TestOrderAppearsInSales sells a product that nobody else sells, so the demo's own trickle of orders cannot pass for it.
@@ -93,35 +97,101 @@ func TestPagesAnswer(t *testing.T) {
 	}
 }
 
-// sell orders units of a new product in the store's database, as the store itself would.
-func sell(ctx context.Context, t *testing.T, product string, units int) {
+// TestShopMayCallTheServices: the shop's page comes from another origin than the services that it calls.
+func TestShopMayCallTheServices(t *testing.T) {
+	ctx := t.Context()
+	page := exchange(ctx, t, http.MethodGet, shopURL, nil, "")
+	session := uuid.NewString()
+	for address, body := range map[string]string{
+		collectURL + "/v1/activity":          `{"session_id": "` + session + `", "action": "search", "search_term": "bicycle"}`,
+		recommendURL + "/v1/recommendations": `{"session_id": "` + session + `"}`,
+	} {
+		preflight := http.Header{"Origin": {shopOrigin}, "Access-Control-Request-Method": {"POST"}, "Access-Control-Request-Headers": {"content-type"}}
+		resp := exchange(ctx, t, http.MethodOptions, address, preflight, "")
+		if resp.StatusCode/100 != 2 || resp.Header.Get("Access-Control-Allow-Origin") != shopOrigin ||
+			!strings.Contains(resp.Header.Get("Access-Control-Allow-Methods"), "POST") ||
+			!strings.Contains(strings.ToLower(resp.Header.Get("Access-Control-Allow-Headers")), "content-type") {
+			t.Errorf("preflight of %s: %s %v", address, resp.Status, resp.Header)
+		}
+		resp = exchange(ctx, t, http.MethodPost, address, http.Header{"Origin": {shopOrigin}, "Content-Type": {"application/json"}}, body)
+		if resp.StatusCode/100 != 2 || resp.Header.Get("Access-Control-Allow-Origin") != shopOrigin {
+			t.Errorf("POST to %s: %s %v", address, resp.Status, resp.Header)
+		}
+		resp = exchange(ctx, t, http.MethodOptions, address, http.Header{"Origin": {"http://elsewhere.example"}, "Access-Control-Request-Method": {"POST"}}, "")
+		if allowed := resp.Header.Get("Access-Control-Allow-Origin"); allowed != "" {
+			t.Errorf("preflight of %s from elsewhere: %q is allowed", address, allowed)
+		}
+		called, err := url.Parse(address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if origin, policy := "http://localhost:"+called.Port(), page.Header.Get("Content-Security-Policy"); !strings.Contains(policy, origin) {
+			t.Errorf("the page's policy does not let it call %s: %s", origin, policy)
+		}
+	}
+}
+
+// exchange sends a request as a browser might and returns the answer, its body closed.
+func exchange(ctx context.Context, t *testing.T, method, address string, header http.Header, body string) *http.Response {
 	t.Helper()
-	conn, err := pgx.Connect(ctx, primaryURL)
+	req, err := http.NewRequestWithContext(ctx, method, address, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, `INSERT INTO products (product_code, product_name, product_line, product_scale, product_vendor,
-				product_description, quantity_in_stock, buy_price, msrp)
-			SELECT $1, $1, min(product_line), '1:10', 'test', 'test', 100, 10, 20 FROM product_lines`, product)
-		if err != nil {
-			return fmt.Errorf("insert the product: %w", err)
+	if header != nil {
+		req.Header = header
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := resp.Body.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return resp
+}
+
+// sell orders units of a new product in the store's database, as the store itself would.
+func sell(ctx context.Context, t *testing.T, product string, units int) {
+	t.Helper()
+	err := pgx.BeginFunc(ctx, connect(ctx, t, primaryURL), func(tx pgx.Tx) error {
+		if err := newProduct(ctx, tx, product); err != nil {
+			return err
 		}
-		_, err = tx.Exec(ctx, `WITH o AS (
-				INSERT INTO orders (ordered_at, required_date, status, customer_number, currency)
-				SELECT now(), current_date + 7, 'In Process', min(customer_number), 'USD' FROM customers
-				RETURNING order_number)
-			INSERT INTO order_details (order_number, product_code, quantity_ordered, price_each, order_line_number)
-			SELECT order_number, $1, $2, 15.50, 1 FROM o`, product, units)
-		if err != nil {
-			return fmt.Errorf("insert the order: %w", err)
-		}
-		return nil
+		_, err := newOrder(ctx, tx, product, units)
+		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+type execer interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+}
+
+func newProduct(ctx context.Context, db execer, product string) error {
+	_, err := db.Exec(ctx, `INSERT INTO products (product_code, product_name, product_line, product_scale, product_vendor,
+			product_description, quantity_in_stock, buy_price, msrp)
+		SELECT $1, $1, min(product_line), '1:10', 'test', 'test', 100, 10, 20 FROM product_lines`, product)
+	if err != nil {
+		return fmt.Errorf("insert a product: %w", err)
+	}
+	return nil
+}
+
+// newOrder inserts an order of one line and returns its number.
+func newOrder(ctx context.Context, tx pgx.Tx, product string, units int) (number int64, err error) {
+	err = tx.QueryRow(ctx, `WITH o AS (
+			INSERT INTO orders (ordered_at, required_date, status, customer_number, currency)
+			SELECT now(), current_date + 7, 'In Process', min(customer_number), 'USD' FROM customers
+			RETURNING order_number)
+		INSERT INTO order_details (order_number, product_code, quantity_ordered, price_each, order_line_number)
+		SELECT order_number, $1, $2, 15.50, 1 FROM o RETURNING order_number`, product, units).Scan(&number)
+	if err != nil {
+		return 0, fmt.Errorf("insert an order: %w", err)
+	}
+	return number, nil
 }
 
 // unitsSold sums what the dashboard's API says was sold of a product in the last 24 hours.

@@ -1,6 +1,7 @@
 #!/bin/bash
-# Proves docker-compose.yml from nothing to nothing: builds the image, brings everything up until it is healthy, has
-# compose_test.go look through it, takes it down, and checks that nothing is left. On a laptop it needs Docker with
+# Proves docker-compose.yml from nothing to nothing: builds the image, brings everything up until it is healthy, has the
+# tests beside this file look through it, kill and restart parts of it, takes it down and up again with its data, and
+# checks that nothing is left in the end. On a laptop it needs Docker with
 # compose. As root on a plain Debian machine it starts an engine of its own where none runs, builds the compose plugin
 # where there is none, and builds stand-ins (images/build.sh) where no image registry can be reached.
 #
@@ -13,7 +14,7 @@ cd "$(dirname "$0")/../.."
 here=$PWD/test/compose
 export COMPOSE_PROJECT_NAME=millrace-e2e IMAGE_TAG=e2e COMPOSE_BAKE=false
 run=$(mktemp -d /tmp/millrace-compose.XXXXXX)
-engine= compose_up=
+engine= compose_up= events=
 parts=()
 case ${1:-} in
   '') ;;
@@ -37,6 +38,7 @@ finish() {
       docker compose ps --all
       docker compose logs --no-color --tail 40
     fi
+    if [ -n "$events" ]; then kill "$events" 2>/dev/null || true; fi
     docker compose --profile '*' down --volumes --remove-orphans >"$run/down.log" 2>&1 || { cat "$run/down.log"; status=1; }
     nothing_left || status=1
     step "taken down"
@@ -69,7 +71,7 @@ start_engine() {
   bridge=$(ip -brief link show docker0 2>/dev/null || true)
   export DOCKER_HOST=unix://$run/docker.sock
   # In a session of its own: ^C must reach it after the containers are down, not with them.
-  setsid nice dockerd --host "$DOCKER_HOST" --pidfile "$run/docker.pid" --exec-root "$run/exec" --data-root "$data" >"$run/dockerd.log" 2>&1 9>&- &
+  setsid dockerd --host "$DOCKER_HOST" --pidfile "$run/docker.pid" --exec-root "$run/exec" --data-root "$data" >"$run/dockerd.log" 2>&1 9>&- &
   engine=$!
   for _ in $(seq 120); do
     if docker info >/dev/null 2>&1; then return; fi
@@ -113,16 +115,50 @@ if [ -n "${standins:-}" ] || docker image inspect millrace-standin/debian:bookwo
   step "stand-ins for the official images ready"
 fi
 
+up() {
+  docker compose up --detach --wait --wait-timeout 300 "${parts[@]}" >"$run/up.log" 2>&1 || { tail -40 "$run/up.log"; exit 1; }
+}
+look() { # the tests with such names, in the order of the files
+  "$run/look" -test.v -test.failfast -test.run "$1"
+}
+no_oom() {
+  docker compose stats --no-stream --format 'table {{.Name}}\t{{.MemUsage}}\t{{.MemPerc}}'
+  if [ -s "$run/oom" ]; then
+    echo "out of memory:" >&2
+    cat "$run/oom" >&2
+    return 1
+  fi
+}
+
 if [ ${#parts[@]} -eq 0 ]; then
-  nice docker compose build --quiet
+  docker compose build --quiet
   step "image built"
+  (cd "$here" && go test -c -tags compose -o "$run/look" .)
+  step "tests built"
 fi
 compose_up=1
 docker compose --profile '*' down --volumes --remove-orphans >"$run/down.log" 2>&1 # what a killed run has left
-docker compose up --detach --wait --wait-timeout 300 "${parts[@]}" >"$run/up.log" 2>&1 || { tail -40 "$run/up.log"; exit 1; }
+docker events --filter event=oom --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME" --format '{{.Actor.Attributes.name}}' >"$run/oom" &
+events=$!
+up
 step "up and healthy"
 if [ ${#parts[@]} -eq 0 ]; then
-  go test -tags compose -count=1 -v "$here/..."
+  born=$SECONDS
+  cd "$here"
+  look 'Order|Activity|Pages|Shop|Totals'
   step "looked through"
+  look 'KilledServices'
+  step "killed services are back"
+  look 'Kafka'
+  step "Kafka was restarted"
+  while [ $((SECONDS - born)) -lt 120 ]; do sleep 1; done # the demo's trickle is what fills memory
+  no_oom
+  step "two minutes within the memory limits"
+  docker compose down >"$run/down.log" 2>&1
+  step "taken down, volumes kept"
+  up
+  step "up and healthy again"
+  look 'Kept'
+  step "looked through again"
 fi
-docker compose stats --no-stream --format 'table {{.Name}}\t{{.MemUsage}}'
+no_oom

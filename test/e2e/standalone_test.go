@@ -345,10 +345,13 @@ func TestShopper(t *testing.T) {
 	})
 
 	// The operator's picture.
-	out, err := exec.Command(filepath.Join(harness.Root(), "bin", "admin"), "status", "--kafka-brokers", "127.0.0.1:"+d.kafkaPort, "--registry-url", "http://127.0.0.1:"+d.registryPort,
-		"--sales-url", "postgres://postgres@127.0.0.1:"+d.salesPort+"/millrace?sslmode=disable").CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "cdc/") || !strings.Contains(string(out), "enrich/") || !strings.Contains(string(out), "postgres") {
-		t.Errorf("admin status: %v\n%s", err, out)
-	}
-	t.Logf("admin status:\n%s", out)
+	var picture []byte
+	harness.Eventually(t, 60*time.Second, func() bool {
+		var err error
+		picture, err = exec.Command(filepath.Join(harness.Root(), "bin", "admin"), "status", "--kafka-brokers", "127.0.0.1:"+d.kafkaPort, "--registry-url", "http://127.0.0.1:"+d.registryPort,
+			"--sales-url", "postgres://postgres@127.0.0.1:"+d.salesPort+"/millrace?sslmode=disable").CombinedOutput()
+		text := string(picture)
+		return err == nil && strings.Contains(text, "cdc/") && strings.Contains(text, "enrich/") && strings.Contains(text, "postgres")
+	}, func() string { return "admin status does not get green:\n" + string(picture) })
+	t.Logf("admin status:\n%s", picture)
 }

@@ -119,7 +119,7 @@ export class Chart {
       if (bar) this.show(Number(bar.dataset.index));
     });
     picture.addEventListener('pointerleave', () => this.hide());
-    picture.addEventListener('focusin', (event) => { const bar = event.target.closest('.bar'); if (bar) this.show(Number(bar.dataset.index)); });
+    picture.addEventListener('focusin', (event) => { const bar = event.target.closest('.bar'); if (bar) this.reach(Number(bar.dataset.index)); });
     picture.addEventListener('focusout', () => this.hide());
     picture.addEventListener('keydown', (event) => {
       const last = this.bars.length - 1;
@@ -127,11 +127,16 @@ export class Chart {
       if (event.key === 'Escape') this.hide();
       if (to === undefined) return;
       event.preventDefault();
-      this.bars[this.at].setAttribute('tabindex', -1);
-      this.at = Math.max(0, Math.min(last, to));
-      this.bars[this.at].setAttribute('tabindex', 0);
-      this.bars[this.at].focus({ preventScroll: true });
+      this.bars[Math.max(0, Math.min(last, to))].focus({ preventScroll: true });
     });
+  }
+
+  // Makes a bar the one that the keyboard stops at.
+  reach(i) {
+    this.bars[this.at].setAttribute('tabindex', -1);
+    this.at = i;
+    this.bars[i].setAttribute('tabindex', 0);
+    this.show(i);
   }
 
   show(i) {

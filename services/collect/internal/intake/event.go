@@ -237,9 +237,6 @@ func (r *reader) finish(from Origin) {
 	if a.Action == "" && !r.faulty("action") {
 		missing("action", "one of view, search, add_to_cart, remove_from_cart, checkout, purchase, rate")
 	}
-	if a.CustomerNumber == nil && a.AnonymousID == nil && !r.faulty("customer_number") && !r.faulty("anonymous_id") {
-		missing("customer_number", "the shopper's number, or anonymous_id: an id of the browser")
-	}
 	switch a.Action {
 	case "view", "add_to_cart", "remove_from_cart", "rate":
 		if a.ProductCode == nil && !r.faulty("product_code") {

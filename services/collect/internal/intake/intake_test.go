@@ -69,7 +69,6 @@ func TestFaultsNameTheFieldAndNeverTheValue(t *testing.T) {
 		{"no session", `{"anonymous_id":"a","action":"search"}`, "session_id", CodeMissing},
 		{"empty session", `{"session_id":"  ","anonymous_id":"a","action":"search"}`, "session_id", CodeMissing},
 		{"null session", `{"session_id":null,"anonymous_id":"a","action":"search"}`, "session_id", CodeMissing},
-		{"no shopper", `{"session_id":"s","action":"search"}`, "customer_number", CodeMissing},
 		{"no product", `{"session_id":"s","anonymous_id":"a","action":"rate"}`, "product_code", CodeMissing},
 		{"no action", `{"session_id":"s","anonymous_id":"a"}`, "action", CodeMissing},
 		{"action", `{"session_id":"s","anonymous_id":"a","action":"` + secret + `"}`, "action", CodeUnknown},
