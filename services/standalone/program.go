@@ -103,6 +103,7 @@ func build(ctx context.Context, rt *app.Runtime, s *settings, version string, ou
 	if err := addServices(rt, s, p, version); err != nil {
 		return err
 	}
+	rt.Add("totals", &totals{dsn: p.sales.DSN("postgres", salesDatabase)})
 	rt.OnReady(func() { banner(out, rt, s, p, time.Since(begin)) })
 	return nil
 }

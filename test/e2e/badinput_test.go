@@ -17,9 +17,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgproto3"
 	"github.com/jackc/pgx/v5/pgtype"
 
+	"github.com/millrace-io/millrace/pkg/embedded/pgserver"
 	"github.com/millrace-io/millrace/pkg/embedded/pgtest"
 	"github.com/millrace-io/millrace/test/harness"
 )
@@ -173,17 +175,64 @@ func TestCheckNamesWhatIsMissing(t *testing.T) {
 // TestCheckNamesTheServerWithoutLogicalWAL: wal_level is looked at on both servers, for neither inherits it.
 func TestCheckNamesTheServerWithoutLogicalWAL(t *testing.T) {
 	const role = "CREATE ROLE cdc LOGIN REPLICATION IN ROLE pg_read_all_stats; CREATE TABLE t (id int PRIMARY KEY); GRANT SELECT ON t TO cdc; CREATE PUBLICATION millrace FOR TABLE t"
-	primary, standby := pgtest.Pair(t)
+	const mend = "ALTER SYSTEM SET wal_level = 'logical'; then restart"
+	check := func(dsn string) ran {
+		return runTool(t, nil, "cdc", "check", "--source", strings.Replace(dsn, "cdc@", "cdc:"+password+"@", 1))
+	}
+	primary := pgtest.Primary(t)
 	primary.Exec(t, role)
-	primary.Exec(t, "ALTER SYSTEM SET wal_level = replica")
+	standby := pgtest.Standby(t, primary, "s", "wal_level", "replica")
 	standby.Sync(t)
-	lowered := lowerWAL(t, primary)
-	primary = pgtest.Primary(t)
-	primary.Exec(t, role)
-	standby = pgtest.Standby(t, primary, "s", "wal_level", "replica")
-	standby.Sync(t)
-	runTool(t, nil, "cdc", "check", "--source", sourceURL(standby, "cdc", "postgres")).
-		expect(t, differences, "wal_level is replica here", "not inherited from the primary", "on the replica: ALTER SYSTEM SET wal_level = 'logical'; then restart")
+	check(standby.DSN("cdc", "postgres")).expect(t, differences, "wal_level is replica here", "not inherited from the primary", "on the replica: "+mend)
+
+	// A primary that is set back after its standby was made.
+	options := pgserver.Options{Installation: pgtest.Installation(t), Template: pgtest.Template(t), Dir: pgtest.Dir(t), Name: "lowered primary", NoFsync: true,
+		Settings: map[string]string{"wal_level": "logical"}}
+	first := openServer(t, options)
+	if err := first.run(role); err != nil {
+		t.Fatal(err)
+	}
+	follower, err := pgserver.OpenStandby(t.Context(), pgserver.Options{Installation: options.Installation, Dir: pgtest.Dir(t), Name: "its standby", NoFsync: true},
+		pgserver.StandbyOptions{Primary: first.Server, Slot: "s"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(follower.Kill)
+	if err := first.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	options.Port, options.Settings = first.Port(), map[string]string{"wal_level": "replica"}
+	lowered := openServer(t, options)
+	check(lowered.DSN("cdc", "postgres")).expect(t, differences, "wal_level is replica here", "on the primary: "+mend)
+	var last ran
+	harness.Eventually(t, 20*time.Second, func() bool { // the standby learns of it from the log
+		last = check(follower.DSN("cdc", "postgres"))
+		return last.code == differences
+	}, func() string { return "check is content: " + last.out })
+	last.expect(t, differences, "decoding is not possible", "on the primary: "+mend)
+}
+
+// server is a PostgreSQL whose settings the test changes between two starts.
+type server struct{ *pgserver.Server }
+
+func openServer(t testing.TB, o pgserver.Options) server {
+	t.Helper()
+	s, err := pgserver.Open(context.Background(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Kill)
+	return server{s}
+}
+
+func (s server) run(sql string) error {
+	conn, err := pgx.Connect(context.Background(), s.DSN("postgres", "postgres"))
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.Background())
+	_, err = conn.PgConn().Exec(context.Background(), sql).ReadAll()
+	return err
 }
 
 // TestCheckRefusesAnOldServer: PostgreSQL 15 cannot be decoded on a standby. The server is a fake that answers the first
