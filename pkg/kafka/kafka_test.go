@@ -2,6 +2,7 @@ package kafka_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -133,7 +134,7 @@ func TestFollowerStopsOnAnErrorOfItsUser(t *testing.T) {
 	}
 	want := fmt.Errorf("cannot apply")
 	f := kafka.NewFollower(cfg, "follow", slog.New(slog.DiscardHandler), func(context.Context, []*kgo.Record) error { return want }, "test.a")
-	if err := f.Run(t.Context()); err != want {
+	if err := f.Run(t.Context()); !errors.Is(err, want) {
 		t.Fatal(err)
 	}
 }

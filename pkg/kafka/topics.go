@@ -41,7 +41,8 @@ type Applied struct {
 }
 
 // EnsureTopics makes the topics as declared: creates the missing ones, mends settings, and reports what cannot be
-// changed in place. It is idempotent.
+// changed in place. It returns when the brokers that lead the topics know them, or have had 10 seconds to learn of them.
+// It is idempotent.
 func (c Config) EnsureTopics(ctx context.Context, cl *kgo.Client, topics ...Topic) ([]Applied, error) {
 	adm := kadm.NewClient(cl)
 	replication := int16(-1)
@@ -65,7 +66,30 @@ func (c Config) EnsureTopics(ctx context.Context, cl *kgo.Client, topics ...Topi
 		}
 		out = append(out, a)
 	}
-	return out, nil
+	if len(out) == 0 {
+		return nil, nil
+	}
+	return out, appear(ctx, adm, out)
+}
+
+// appear waits until the leaders of all partitions answer: a cluster takes a moment to make a topic known, and whoever
+// uses it before is told that there is none. Topics that do not appear are for the next one who needs them to report.
+func appear(ctx context.Context, adm *kadm.Client, topics []Applied) error {
+	var names []string
+	for _, t := range topics {
+		names = append(names, t.Topic)
+	}
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+		if listed, err := adm.ListStartOffsets(ctx, names...); err == nil && listed.Error() == nil && len(listed) == len(names) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the topics %v to be known: %w", names, ctx.Err())
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	return nil
 }
 
 func mend(ctx context.Context, adm *kadm.Client, name string, t Topic) (string, error) {

@@ -16,10 +16,12 @@ const resetHint = "look at what happened to the topic, then run 'aggregate reset
 
 // assigned claims new partitions in the database. It is called before anything is fetched of them.
 func (x *session) assigned(ctx context.Context, cl *kgo.Client, parts map[string][]int32) {
+	x.s.step("the group gives partitions", x.began)
 	if err := x.claimAll(ctx, cl, parts); err != nil {
 		x.cancel(err)
 		return
 	}
+	x.s.step("partitions are claimed", x.began)
 	x.mu.Lock()
 	n := len(x.claims)
 	x.mu.Unlock()
@@ -50,6 +52,7 @@ func (x *session) claimAll(ctx context.Context, cl *kgo.Client, parts map[string
 		return fmt.Errorf("ask for the topics' ends: %w", err)
 	}
 	x.progress.setCluster(meta.Cluster)
+	x.s.step("the bounds of the partitions are known", x.began)
 	for _, t := range topics {
 		slices.Sort(parts[t])
 		for _, n := range parts[t] {

@@ -7,7 +7,7 @@ import (
 
 // Config is the aggregate section.
 type Config struct {
-	BatchRecords   int           `yaml:"batch_records" doc:"most records in one transaction; it is written as soon as nothing more is at hand"`
+	BatchRecords   int           `yaml:"batch_records" doc:"most records in one transaction; fewer are written when nothing more is at hand, and when the database is slow"`
 	SessionTimeout time.Duration `yaml:"session_timeout" doc:"after which another instance takes over the partitions of one that is gone; the broker sets a least (6s by default)"`
 	ClaimWait      time.Duration `yaml:"claim_wait" doc:"after which a claim ends the database session of an instance that has lost the partition and still holds it"`
 }

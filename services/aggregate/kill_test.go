@@ -102,3 +102,41 @@ func TestKilled(t *testing.T) {
 	eventually(t, "the rest is in", 20*time.Second, func() bool { return in(t, pool) >= sent })
 	b.check(t, pool, m)
 }
+
+// A process that is killed while the database works on a long statement for it leaves nothing behind: the statement
+// ends with it, and the next process does not wait for it.
+func TestKilledInTheMiddleOfAStatement(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, pgtest.Database(t))
+	history := salestest.History(10, 600)
+	pool := b.pool(t)
+	b.produce(t, history[:300]...)
+	cmd := b.child(t)
+	eventually(t, "the first records are in", 20*time.Second, func() bool { return in(t, pool) == 300 })
+	_, err := pool.Exec(t.Context(), `CREATE TABLE slow AS SELECT 1;
+		CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF EXISTS (SELECT FROM public.slow) THEN PERFORM pg_sleep(50); END IF; RETURN NEW; END $$;
+		CREATE TRIGGER slowly BEFORE INSERT OR UPDATE ON millrace.cells FOR EACH ROW EXECUTE FUNCTION slowly()`)
+	must(t, err)
+	b.produce(t, history[300:]...)
+	asleep := func() (n int) {
+		_ = pool.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'`).Scan(&n)
+		return n
+	}
+	eventually(t, "a statement takes long", 10*time.Second, func() bool { return asleep() == 1 })
+	must(t, cmd.Process.Kill())
+	killed := time.Now()
+	eventually(t, "the server notices that its client is dead", 4*time.Second, func() bool { return asleep() == 0 })
+	t.Logf("the statement ended %v after its process", time.Since(killed))
+	_, err = pool.Exec(t.Context(), `DELETE FROM slow`)
+	must(t, err)
+	b.child(t)
+	eventually(t, "the rest is in", 20*time.Second, func() bool { return in(t, pool) == 600 })
+	took := time.Since(killed)
+	t.Logf("back at work %v after the kill", took)
+	if took > 5*time.Second {
+		t.Errorf("back at work after %v, 5 s are promised", took)
+	}
+	m := salestest.NewModel()
+	m.See(history...)
+	b.check(t, pool, m)
+}

@@ -128,10 +128,13 @@ func (s *Service) Run(ctx context.Context) error {
 // open opens the migrated database, for as long as it takes.
 func (s *Service) open(ctx context.Context) (*ledger.Ledger, error) {
 	for try := 0; ; try++ {
+		began := time.Now()
 		err := ledger.Migrate(ctx, s.deps.Sales.URL, s.log)
 		if err == nil {
+			s.step("schema is up to date", began)
 			var l *ledger.Ledger
 			if l, err = ledger.Open(ctx, s.ledgerOptions()); err == nil {
+				s.step("ledger is open", began)
 				return l, nil
 			}
 		}
@@ -143,6 +146,11 @@ func (s *Service) open(ctx context.Context) (*ledger.Ledger, error) {
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// step tells how far the way to work has come, for whoever asks where a start spends its time.
+func (s *Service) step(what string, began time.Time, args ...any) {
+	s.log.Debug(what, append(args, "after", time.Since(began))...)
 }
 
 func (s *Service) ledgerOptions() ledger.Options {

@@ -237,6 +237,32 @@ func TestEndToEnd(t *testing.T) {
 	b.check(t, pool, m)
 }
 
+// Fetches are cut into small transactions, and the service is stopped between them: no record is passed over.
+func TestSmallTransactions(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, pgtest.Database(t))
+	history := salestest.History(21, 500)
+	b.produce(t, history...)
+	pool := b.pool(t)
+	for stops := 0; in(t, pool) < 500; stops++ {
+		if stops == 100 {
+			t.Fatal("it does not get on")
+		}
+		s, _ := b.service(t, "one")
+		s.cfg.BatchRecords = 3
+		before := in(t, pool)
+		stop := run(t, s)
+		eventually(t, "it gets on", 15*time.Second, func() bool { return in(t, pool) >= min(before+100, 500) })
+		stop()
+	}
+	if n := in(t, pool); n != 500 {
+		t.Errorf("%d records are counted, 500 were sent", n)
+	}
+	m := salestest.NewModel()
+	m.See(history...)
+	b.check(t, pool, m)
+}
+
 func TestBadRecordsGoToQuarantine(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, pgtest.Database(t))

@@ -28,6 +28,11 @@ type session struct {
 
 	ctx    context.Context // ends with the session
 	cancel context.CancelCauseFunc
+	began  time.Time
+
+	// Only poll uses these.
+	pace   *pace
+	atWork bool // a batch has been written
 
 	mu      sync.Mutex
 	claims  map[ledger.Partition]*owned
@@ -48,7 +53,7 @@ func (s *Service) work(ctx context.Context, l *ledger.Ledger, p *progress) error
 	if err := l.Ping(ctx); err != nil {
 		return err
 	}
-	x := &session{s: s, ledger: l, progress: p, claims: map[ledger.Partition]*owned{}}
+	x := &session{s: s, ledger: l, progress: p, began: time.Now(), pace: newPace(s.cfg.BatchRecords), claims: map[ledger.Partition]*owned{}}
 	var err error
 	if x.decoder, err = newDecoder(s.deps.Kafka, s.deps.Registry); err != nil {
 		return err
@@ -64,6 +69,7 @@ func (s *Service) work(ctx context.Context, l *ledger.Ledger, p *progress) error
 		return err
 	}
 	defer x.client.CloseAllowingRebalance()
+	s.step("joining the group", x.began)
 	s.setSession(x)
 	defer s.setSession(nil)
 	err = x.poll()
@@ -100,6 +106,9 @@ func (x *session) options() []kgo.Opt {
 		kgo.RebalanceTimeout(max(30*time.Second, timeout)),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()), // positions come from the database only
 		kgo.KeepControlRecords(),                    // markers are passed, or the lag would never be 0
+		// Every partition has its place in every answer: with larger pieces, those of some topics fill the answer, and
+		// lines are read long before their headers.
+		kgo.FetchMaxPartitionBytes(partitionBytes),
 		kgo.BlockRebalanceOnPoll(),
 		kgo.AutoCommitMarks(),
 		kgo.AutoCommitInterval(time.Second),
@@ -123,10 +132,14 @@ func (x *session) isBlocked() bool {
 	return x.blocked
 }
 
-// poll writes what comes until the session ends.
+// partitionBytes is what is fetched of a partition at a time, if there is more: some ten thousand records.
+const partitionBytes = 400 << 10
+
+// poll writes what comes until the session ends. It takes all that is at hand, and not some records of it, since those
+// would be of some partitions: headers and lines that came together must be written together.
 func (x *session) poll() error {
 	for x.ctx.Err() == nil {
-		fetches := x.client.PollRecords(x.ctx, x.s.cfg.BatchRecords)
+		fetches := x.client.PollFetches(x.ctx)
 		if x.ctx.Err() != nil {
 			return nil
 		}
@@ -150,10 +163,22 @@ func (x *session) take(fetches kgo.Fetches) error {
 	if err != nil {
 		return err
 	}
-	if len(b.Records) > 0 {
-		if err := x.write(ctx, b, raw); err != nil {
+	if !x.atWork {
+		x.s.step("records are at hand", x.began, "records", len(b.Records))
+	}
+	for len(b.Records) > 0 {
+		if x.ctx.Err() != nil {
+			return nil // what is not written is read again
+		}
+		part, rest := b.Split(x.pace.now)
+		if err := x.write(ctx, part, raw); err != nil {
 			return err
 		}
+		if !x.atWork {
+			x.atWork = true
+			x.s.step("the first batch is written", x.began, "records", len(part.Records))
+		}
+		b = rest
 	}
 	x.mark(fetches)
 	return nil
@@ -185,7 +210,9 @@ func (x *session) write(ctx context.Context, b ledger.Batch, raw map[place]*kgo.
 		return err
 	}
 	x.s.setProblem(nil)
-	x.s.metrics.batch.Observe(time.Since(began).Seconds())
+	took := time.Since(began)
+	x.pace.took(len(b.Records), took)
+	x.s.metrics.batch.Observe(took.Seconds())
 	x.s.metrics.count(done.Tally)
 	x.progress.changed(done.Hours)
 	x.mu.Lock()
@@ -262,7 +289,22 @@ func (x *session) batch(ctx context.Context, fetches kgo.Fetches) (ledger.Batch,
 			b.Spans = append(b.Spans, span)
 		}
 	})
+	b.Records = last(b.Records, x.decoder.linesTopic)
 	return b, raw, err
+}
+
+// last puts the records of the topic of lines last: a line that is written after its header counts at once, and is not
+// written again. It goes by the topic and not by the content, since the order within a partition must stay.
+func last(records []ledger.Record, topic string) []ledger.Record {
+	out := make([]ledger.Record, 0, len(records))
+	for _, lines := range []bool{false, true} {
+		for _, r := range records {
+			if (r.Topic == topic) == lines {
+				out = append(out, r)
+			}
+		}
+	}
+	return out
 }
 
 func (x *session) record(ctx context.Context, p ledger.Partition, r *kgo.Record) (ledger.Record, error) {

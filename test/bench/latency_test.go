@@ -7,11 +7,14 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -39,14 +42,52 @@ func (p *pipeline) benchLatency(t *testing.T) {
 	})
 	for _, rate := range []int{500, 2000} {
 		d := span(5*time.Second, 2*time.Second)
-		p.latency(t, fmt.Sprintf("%d commits/s", rate), int(float64(rate)*d.Seconds()), func(n int, commit func(int)) { steady(n, rate, 8, commit) })
+		p.latency(t, fmt.Sprintf("%d commits/s", rate), int(float64(rate)*d.Seconds()), func(n int, commit func(int)) { steady(t.Context(), n, rate, 8, commit) })
 	}
 	p.idle(t, c)
-	c.Stop(15) // SIGTERM
+	c.Stop(syscall.SIGTERM)
+	p.anchor(t)
 }
 
-// steady calls f n times at a rate, from so many workers; who is late does not slow the others down.
-func steady(n, rate, workers int, f func(i int)) {
+// anchor is the same by a bare reader of a slot, without Kafka: what the machine makes of it today.
+func (p *pipeline) anchor(t *testing.T) {
+	const rate, slot = 500, "bench_anchor"
+	n := int(rate * span(4*time.Second, 2*time.Second).Seconds())
+	conn := pgtest.Connect(t, p.standby.DSN("postgres", "postgres"))
+	if _, err := conn.Exec(t.Context(), "SELECT pg_create_logical_replication_slot($1, 'pgoutput')", slot); err != nil {
+		t.Fatal(err)
+	}
+	base := time.Now().UnixNano()
+	a := &arrived{at: make([]atomic.Int64, n)}
+	ctx, cancel := context.WithCancel(t.Context())
+	var reader sync.WaitGroup
+	reader.Go(func() {
+		err := eachInsert(ctx, p.standby.DSN("postgres", "postgres"), slot, func() {}, func(columns []byte) bool {
+			if len(columns) < 5 {
+				return true
+			}
+			id, err := strconv.ParseInt(string(columns[5:5+binary.BigEndian.Uint32(columns[1:])]), 10, 64)
+			if err == nil {
+				a.note(id-base, time.Now())
+			}
+			return true
+		})
+		if ctx.Err() == nil {
+			t.Error(err)
+		}
+	})
+	took, _ := p.commits(t, base, n, a, func(n int, commit func(int)) { steady(t.Context(), n, rate, 8, commit) })
+	cancel()
+	reader.Wait()
+	p.tell(t, fmt.Sprintf("for comparison: commit → bare reader of a slot, %d commits/s", rate), fmt.Sprintf("p50 %s, p99 %s", round(quantile(took, 0.5)), round(quantile(took, 0.99))))
+	harness.Eventually(t, 10*time.Second, func() bool {
+		_, err := conn.Exec(t.Context(), "SELECT pg_drop_replication_slot($1)", slot)
+		return err == nil
+	}, func() string { return "the slot stays in use" })
+}
+
+// steady calls f n times at a rate, from so many workers, or until ctx ends; who is late does not slow the others down.
+func steady(ctx context.Context, n, rate, workers int, f func(i int)) {
 	begin := time.Now()
 	var next atomic.Int64
 	var wg sync.WaitGroup
@@ -57,53 +98,58 @@ func steady(n, rate, workers int, f func(i int)) {
 				if i >= n {
 					return
 				}
-				if wait := time.Until(begin.Add(time.Duration(i) * time.Second / time.Duration(rate))); wait > 0 {
-					time.Sleep(wait) // the schedule
+				select {
+				case <-ctx.Done():
+					return
+				case <-time.After(time.Until(begin.Add(time.Duration(i) * time.Second / time.Duration(rate)))):
+					f(i)
 				}
-				f(i)
 			}
 		})
 	}
 	wg.Wait()
 }
 
-// latency lets load commit rows 0 to n-1 and measures until they arrive.
+// latency measures until the records of committed rows arrive.
 func (p *pipeline) latency(t *testing.T, what string, n int, load func(n int, commit func(i int))) {
 	t.Helper()
 	base := time.Now().UnixNano()
+	all, perSecond := p.commits(t, base, n, p.arrivals(t, base, n), load)
+	p99 := quantile(all, 0.99)
+	p.limit(t, fmt.Sprintf("commit → read_committed consumer, exactly once, %s", what),
+		fmt.Sprintf("p50 %s, p99 %s, max %s (%.0f/s)", round(quantile(all, 0.5)), round(p99), round(all[len(all)-1]), perSecond),
+		"50ms p99", p99 < 50*time.Millisecond)
+}
+
+// commits lets load commit rows base to base+n-1 and waits until all have arrived. It returns how long each took, and
+// commits per second.
+func (p *pipeline) commits(t *testing.T, base int64, n int, arrivals *arrived, load func(n int, commit func(i int))) ([]time.Duration, float64) {
+	t.Helper()
 	committed := make([]atomic.Int64, n)
-	arrivals := p.arrivals(t, base, n)
-	pool := make(chan func(context.Context, int64) error, 8)
-	for range cap(pool) {
-		conn := pgtest.Connect(t, p.primary.DSN("postgres", "postgres"))
-		pool <- func(ctx context.Context, id int64) error {
-			_, err := conn.Exec(ctx, "INSERT INTO bench_rows VALUES ($1, 1, 'S18_1', 1, 9.95, now(), 'note')", id)
-			return err
-		}
+	conns := make(chan *pgx.Conn, 8)
+	for range cap(conns) {
+		conns <- pgtest.Connect(t, p.primary.DSN("postgres", "postgres"))
 	}
 	begin := time.Now()
 	var done atomic.Int64
 	load(n, func(i int) {
-		insert := <-pool
-		if err := insert(t.Context(), base+int64(i)); err != nil {
+		conn := <-conns
+		if _, err := conn.Exec(t.Context(), "INSERT INTO bench_rows VALUES ($1, 1, 'S18_1', 1, 9.95, now(), 'note')", base+int64(i)); err != nil {
 			t.Error(err)
 		}
 		committed[i].Store(time.Now().UnixNano())
 		done.Add(1)
-		pool <- insert
+		conns <- conn
 	})
-	took := time.Since(begin)
+	perSecond := float64(done.Load()) / time.Since(begin).Seconds()
 	want := int(done.Load())
 	harness.Eventually(t, 30*time.Second, func() bool { return arrivals.count() >= want },
-		func() string { return fmt.Sprintf("%d of %d records arrived", arrivals.count(), want) })
+		func() string { return fmt.Sprintf("%d of %d rows arrived", arrivals.count(), want) })
 	var all []time.Duration
 	for i := range want {
 		all = append(all, max(0, time.Duration(arrivals.at[i].Load()-committed[i].Load())))
 	}
-	p99 := quantile(all, 0.99)
-	p.limit(t, fmt.Sprintf("commit → read_committed consumer, exactly once, %s", what),
-		fmt.Sprintf("p50 %s, p99 %s, max %s (%.0f/s)", round(quantile(all, 0.5)), round(p99), round(all[len(all)-1]), float64(want)/took.Seconds()),
-		"50ms p99", p99 < 50*time.Millisecond)
+	return all, perSecond
 }
 
 // arrived is when records came, by id from base on.
@@ -113,6 +159,13 @@ type arrived struct {
 }
 
 func (a *arrived) count() int { return int(a.seen.Load()) }
+
+// note is called with the number of a row, which may be none of ours.
+func (a *arrived) note(i int64, now time.Time) {
+	if i >= 0 && i < int64(len(a.at)) && a.at[i].CompareAndSwap(0, now.UnixNano()) {
+		a.seen.Add(1)
+	}
+}
 
 // arrivals reads the topic from its present end until t ends.
 func (p *pipeline) arrivals(t *testing.T, base int64, n int) *arrived {
@@ -133,15 +186,13 @@ func (p *pipeline) arrivals(t *testing.T, base int64, n int) *arrived {
 	wg.Go(func() {
 		for ctx.Err() == nil {
 			fetches := cl.PollFetches(ctx)
-			now := time.Now().UnixNano()
+			now := time.Now()
 			fetches.EachRecord(func(r *kgo.Record) {
 				if len(r.Key) < 6 {
 					return
 				}
 				id, _ := binary.Varint(r.Key[5:]) // the frame, then the only column of the key
-				if i := id - base; i >= 0 && i < int64(n) && a.at[i].CompareAndSwap(0, now) {
-					a.seen.Add(1)
-				}
+				a.note(id-base, now)
 			})
 		}
 	})

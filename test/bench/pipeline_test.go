@@ -52,6 +52,7 @@ func benchPipeline(t *testing.T, r *report) {
 	t.Run("activity", p.benchActivity)
 	t.Run("aggregate", p.benchAggregate)
 	t.Run("recommend", p.benchRecommend)
+	t.Run("edge", p.benchEdge)
 }
 
 func newPipeline(t *testing.T, r *report) *pipeline {
@@ -223,7 +224,7 @@ func (w window) rate() float64    { return float64(w.done) / w.wall.Seconds() }
 func (w window) perCore() float64 { return float64(w.done) / w.cpu.Seconds() }
 
 // longEnough is after how long a stretch is not followed to its end.
-const longEnough = 20 * time.Second
+const longEnough = 15 * time.Second
 
 // work follows done, which grows to total, and returns the stretch from a twentieth of it to its end: not the start of
 // the program, but warm caches and all that it leaves behind.

@@ -57,7 +57,7 @@ func (p *pipeline) benchRecommend(t *testing.T) {
 // recommendLatency measures with few and with very many connections open.
 func (p *pipeline) recommendLatency(t *testing.T, ours, constant string, requests [][]byte) {
 	t.Helper()
-	d := span(4*time.Second, 1500*time.Millisecond)
+	d := span(3*time.Second, 1500*time.Millisecond)
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)

@@ -61,8 +61,8 @@ func startConstant(t *testing.T, size int) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		stdin.Close()
-		_ = cmd.Wait() // it was told to end
+		_ = stdin.Close() // tells it to end
+		_ = cmd.Wait()    // it was told to end
 	})
 	addr, err := bufio.NewReader(stdout).ReadString('\n')
 	if err != nil {

@@ -18,56 +18,69 @@ const publication = "bench"
 
 // readSlot reads a logical slot to nothing: what cdc does, without encoding and without Kafka.
 func (s side) readSlot(ctx context.Context) (cost, error) {
-	cfg, err := pgconn.ParseConfig(s.DSN)
+	var w stopwatch
+	rows, bytes := 0, int64(0)
+	err := eachInsert(ctx, s.DSN, s.Slot, func() { w = startWatch() }, func(row []byte) bool {
+		rows++
+		bytes += int64(len(row))
+		return rows < s.Wanted
+	})
+	return w.cost(rows, bytes), err
+}
+
+// eachInsert calls row with the columns of every inserted row, until it returns false or ctx ends. begin is called when
+// the stream is about to start.
+func eachInsert(ctx context.Context, dsn, slot string, begin func(), row func(columns []byte) bool) error {
+	cfg, err := pgconn.ParseConfig(dsn)
 	if err != nil {
-		return cost{}, err
+		return err
 	}
 	cfg.RuntimeParams["replication"] = "database"
 	conn, err := pgconn.ConnectConfig(ctx, cfg)
 	if err != nil {
-		return cost{}, err
+		return err
 	}
 	h, err := conn.Hijack()
 	if err != nil {
-		return cost{}, err
+		return err
 	}
 	defer h.Conn.Close()
 	if err := h.Conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
-		return cost{}, err
+		return err
 	}
-	w := startWatch()
+	stop := context.AfterFunc(ctx, func() { _ = h.Conn.Close() })
+	defer stop()
+	begin()
 	h.Frontend.Send(&pgproto3.Query{String: fmt.Sprintf(
-		`START_REPLICATION SLOT %s LOGICAL 0/0 (proto_version '1', publication_names '%s')`, s.Slot, publication)})
+		`START_REPLICATION SLOT %s LOGICAL 0/0 (proto_version '1', publication_names '%s')`, slot, publication)})
 	if err := h.Frontend.Flush(); err != nil {
-		return cost{}, err
+		return err
 	}
-	rows, bytes := 0, int64(0)
 	acked := time.Now()
-	for rows < s.Wanted {
+	for {
 		msg, err := h.Frontend.Receive()
 		if err != nil {
-			return cost{}, err
+			return err
 		}
 		switch m := msg.(type) {
 		case *pgproto3.ErrorResponse:
-			return cost{}, pgconn.ErrorResponseToPgError(m)
+			return pgconn.ErrorResponseToPgError(m)
 		case *pgproto3.CopyData:
-			bytes += int64(len(m.Data))
-			if len(m.Data) > 25 && m.Data[0] == 'w' && m.Data[25] == 'I' {
-				rows++
+			const header, insert = 25, 8 // of the stream's message; of the plugin's: 'I', relation, 'N', number of columns
+			if len(m.Data) > header+insert && m.Data[0] == 'w' && m.Data[header] == 'I' && !row(m.Data[header+insert:]) {
+				return nil
 			}
 			if len(m.Data) < 18 || time.Since(acked) < 25*time.Millisecond && m.Data[0] != 'k' {
 				continue
 			}
 			if err := ackSlot(h, binary.BigEndian.Uint64(m.Data[1:])); err != nil {
-				return cost{}, err
+				return err
 			}
 			acked = time.Now()
 		case *pgproto3.CopyDone:
-			return cost{}, errors.New("the server ended the stream")
+			return errors.New("the server ended the stream")
 		}
 	}
-	return w.cost(rows, bytes), nil
 }
 
 func ackSlot(h *pgconn.HijackedConn, lsn uint64) error {

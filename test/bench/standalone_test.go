@@ -49,7 +49,9 @@ func benchStandalone(t *testing.T, r *report) {
 	d.open(t)
 
 	idle := d.Resident()
+	cpu, at := d.CPU(), time.Now()
 	d.visible(t, r, "at the demo rate", 0)
+	r.tell(t, "standalone: processor at the demo rate, without PostgreSQL", fmt.Sprintf("%.0f %% of a core", 100*(d.CPU()-cpu).Seconds()/time.Since(at).Seconds()))
 	d.visible(t, r, "at 500 order lines/s", 500)
 	r.tell(t, "standalone: memory of the process, after start and at most", fmt.Sprintf("%d and %d MiB", idle, d.Memory()))
 }
@@ -122,10 +124,7 @@ func (d *demoStore) visible(t *testing.T, r *report, what string, linesPerSecond
 		const perOrder = 5
 		n := linesPerSecond / perOrder * 60 // more than are taken: the context ends it
 		load.Go(func() {
-			steady(n, linesPerSecond/perOrder, 4, func(i int) {
-				if ctx.Err() != nil {
-					return
-				}
+			steady(ctx, n, linesPerSecond/perOrder, 4, func(i int) {
 				at := i * perOrder % (len(d.products) - perOrder)
 				if err := d.order(ctx, d.products[at:at+perOrder]...); err != nil && ctx.Err() == nil {
 					t.Error(err)
@@ -153,7 +152,7 @@ func (d *demoStore) visible(t *testing.T, r *report, what string, linesPerSecond
 			}
 		}
 	})
-	steady(n, 10, 1, func(int) {
+	steady(ctx, n, 10, 1, func(int) {
 		if err := d.order(ctx, probe); err != nil {
 			t.Error(err)
 		}

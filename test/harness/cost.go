@@ -41,21 +41,53 @@ func statusBytes(pid int, field string) int64 {
 
 // CPU is the processor time, user and system, that the present life of the process has used, to 10 ms. It is 0 where
 // there is no /proc.
-func (p *Process) CPU() time.Duration {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.PID()))
+func (p *Process) CPU() time.Duration { return readStat(p.PID()).own }
+
+// TreeCPU is the processor time, user and system, of a process, its children and those that it had, to 10 ms: of a
+// server that forks. It is 0 where there is no /proc.
+func TreeCPU(pid int) time.Duration {
+	root := readStat(pid)
+	sum := root.own + root.ended
+	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return 0
 	}
+	for _, e := range entries {
+		child, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		if s := readStat(child); s.parent == pid {
+			sum += s.own
+		}
+	}
+	return sum
+}
+
+// stat is a part of /proc/<pid>/stat.
+type stat struct {
+	parent int
+	own    time.Duration
+	ended  time.Duration // of children that have ended
+}
+
+// readStat gives the zero stat when the process is gone.
+func readStat(pid int) stat {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return stat{}
+	}
 	_, after, ok := strings.Cut(string(data), ") ") // the name may hold blanks
 	fields := strings.Fields(after)
-	if !ok || len(fields) < 13 {
-		return 0
-	}
-	user, err1 := strconv.ParseInt(fields[11], 10, 64)
-	system, err2 := strconv.ParseInt(fields[12], 10, 64)
-	if err1 != nil || err2 != nil {
-		return 0
+	if !ok || len(fields) < 15 {
+		return stat{}
 	}
 	const tick = 10 * time.Millisecond // USER_HZ is 100 on every Linux that Go runs on
-	return time.Duration(user+system) * tick
+	var n [15]int64
+	for _, i := range []int{1, 11, 12, 13, 14} {
+		if n[i], err = strconv.ParseInt(fields[i], 10, 64); err != nil {
+			return stat{}
+		}
+	}
+	return stat{parent: int(n[1]), own: time.Duration(n[11]+n[12]) * tick, ended: time.Duration(n[13]+n[14]) * tick}
 }

@@ -67,7 +67,7 @@ func Start(t testing.TB, name string, env []string, args ...string) *Process {
 		if t.Failed() {
 			t.Logf("the end of %s's log:\n%s", name, p.Tail(40))
 		}
-		log.Close()
+		_ = log.Close() // it is only read
 	})
 	p.Launch(t)
 	return p

@@ -18,7 +18,7 @@ func BenchmarkCommit(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			defer br.Close() //nolint:errcheck // benchmark
+			defer br.Close()
 			if err := br.cluster.CreateTopic("t", 3, nil); err != nil {
 				b.Fatal(err)
 			}

@@ -164,8 +164,9 @@ func sharedOptions() []kfake.Opt {
 // cleanerNever is beyond any process's life and still fits a time.Duration.
 const cleanerNever = 100 * 365 * 24 * time.Hour
 
+// listen is kfake's hook, which has no context; nothing here can take long, for the address needs no look-up.
 func listen(network, address string) (net.Listener, error) {
-	l, err := net.Listen(network, address)
+	l, err := (&net.ListenConfig{}).Listen(context.Background(), network, address)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		_, port, _ := net.SplitHostPort(address)
 		n, _ := strconv.Atoi(port)

@@ -58,7 +58,7 @@ func TestTakenPort(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close() //nolint:errcheck // test
+	defer l.Close()
 	port := l.Addr().(*net.TCPAddr).Port
 	dir := t.TempDir()
 	mustClose(t, openAt(t, Options{Dir: dir}))
@@ -153,7 +153,7 @@ func TestGroupSessionAndTransactions(t *testing.T) {
 	ctx := within(t, 30*time.Second)
 	sess, err := kgo.NewGroupTransactSession(kgo.SeedBrokers(b.Addr()), kgo.ConsumerGroup("g"), kgo.ConsumeTopics("in"),
 		kgo.TransactionalID("tx"), kgo.SessionTimeout(time.Second), kgo.HeartbeatInterval(200*time.Millisecond),
-		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.RequireStableFetchOffsets(), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
 	if err != nil {
 		t.Fatal(err)

@@ -93,7 +93,7 @@ func commitUntilDead(ctx context.Context, addr string, round int, acked map[stri
 // transaction of its position.
 func copyUntilDead(ctx context.Context, addr string) {
 	sess, err := kgo.NewGroupTransactSession(kgo.SeedBrokers(addr), kgo.ConsumerGroup("g"), kgo.ConsumeTopics("in"), kgo.TransactionalID("copy"),
-		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.RequireStableFetchOffsets(), kgo.SessionTimeout(time.Second), kgo.HeartbeatInterval(200*time.Millisecond),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.SessionTimeout(time.Second), kgo.HeartbeatInterval(200*time.Millisecond),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.ProducerLinger(0))
 	if err != nil {
 		return

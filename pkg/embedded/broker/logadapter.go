@@ -29,8 +29,8 @@ func (l *logAdapter) Logf(level kfake.LogLevel, format string, args ...any) {
 	switch {
 	case lost:
 		at = slog.LevelError
-	case level == kfake.LogLevelWarn:
-		at = slog.LevelWarn
+	case level == kfake.LogLevelWarn: // what is left of them tells of slowness: nothing for a person to act on
+		at = slog.LevelInfo
 	default:
 		at = slog.LevelDebug
 	}
@@ -45,7 +45,7 @@ func (l *logAdapter) Logf(level kfake.LogLevel, format string, args ...any) {
 		}
 		l.mu.Unlock()
 	}
-	l.log.Log(context.Background(), at, "embedded broker: "+msg)
+	l.log.Log(context.Background(), at, "embedded broker: "+msg) //nolint:sloglint // the message is kfake's
 }
 
 // writeFailed recognises the warnings that follow a failed write.

@@ -90,8 +90,8 @@ func readSnapshot(dir string) (snapshot, error) {
 	if err != nil {
 		return s, err
 	}
-	if json.Unmarshal(b, &s) != nil {
-		return snapshot{}, nil
+	if err := json.Unmarshal(b, &s); err != nil {
+		return snapshot{}, nil //nolint:nilerr // what cannot be read is as good as none
 	}
 	return s, nil
 }

@@ -91,7 +91,7 @@ func (l *Ledger) Write(ctx context.Context, b Batch, g Guard) (Done, error) {
 		b.Records = []Record{r}
 		return l.persist(ctx, b, g)
 	}
-	first, second := b.split(len(b.Records) / 2)
+	first, second := b.Split(len(b.Records) / 2)
 	done, err = l.Write(ctx, first, g)
 	if err != nil {
 		return Done{}, err
@@ -104,8 +104,12 @@ func (l *Ledger) Write(ctx context.Context, b Batch, g Guard) (Done, error) {
 	return done, nil
 }
 
-// split cuts the batch after n records. A span that ends in the first half is not in the second.
-func (b Batch) split(n int) (first, second Batch) {
+// Split cuts the batch after n records; second is empty if it has no more. A span that ends in the first part is not in
+// the second.
+func (b Batch) Split(n int) (first, second Batch) {
+	if n >= len(b.Records) {
+		return b, Batch{}
+	}
 	first.Records, second.Records = b.Records[:n], b.Records[n:]
 	reached := map[Partition]int64{}
 	for _, r := range first.Records {

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"time"
-
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // Partition names a partition by the full name of its topic.
@@ -44,8 +42,8 @@ WITH before AS (
 SELECT epoch, next_offset, topic_id, stopped, coalesce((SELECT cluster_id <> $4 FROM before), false) FROM claimed`
 
 // Claim takes the partition over: whoever had it is fenced from now on. If a transaction of a process like this one
-// holds the partition, its session is ended after a while. The claim's origin is the stored one, which the caller must
-// compare.
+// holds the partition, its session is ended: after a while, or at once if that process had our own name, since then it
+// is the one before us. The claim's origin is the stored one, which the caller must compare.
 func (l *Ledger) Claim(ctx context.Context, p Partition, o Origin) (Claim, error) {
 	conn, err := l.pool.Acquire(ctx)
 	if err != nil {
@@ -56,7 +54,7 @@ func (l *Ledger) Claim(ctx context.Context, p Partition, o Origin) (Claim, error
 	watching := make(chan struct{})
 	go func() {
 		defer close(watching)
-		l.endZombies(watch, conn.Conn().PgConn())
+		l.endZombies(watch, p, conn.Conn().PgConn().PID())
 	}()
 	c := Claim{Partition: p, Origin: Origin{Cluster: o.Cluster}}
 	err = conn.QueryRow(ctx, claimSQL, Sink, p.Topic, p.Part, o.Cluster, o.TopicID, l.owner).
@@ -69,18 +67,23 @@ func (l *Ledger) Claim(ctx context.Context, p Partition, o Origin) (Claim, error
 	return c, nil
 }
 
+// predecessorAfter is how often a blocked claim looks whether it is a process of its own name that blocks it.
+const predecessorAfter = 50 * time.Millisecond
+
 // endZombies ends sessions of this service that block the claim: their process has lost the partition and is stuck, or
-// its machine is gone.
-func (l *Ledger) endZombies(ctx context.Context, claimer *pgconn.PgConn) {
-	pid := claimer.PID()
+// it or its machine is gone.
+func (l *Ledger) endZombies(ctx context.Context, p Partition, claimer uint32) {
+	began := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(l.zombieAfter):
+		case <-time.After(min(predecessorAfter, l.zombieAfter)):
 		}
 		tag, err := l.pool.Exec(ctx, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-			WHERE pid = ANY(pg_blocking_pids($1)) AND application_name = $2`, int32(pid), "millrace-"+application)
+			WHERE pid = ANY(pg_blocking_pids($1)) AND application_name = $2
+			  AND ($3 OR EXISTS (SELECT FROM millrace.sink_partition WHERE sink = $4 AND topic = $5 AND part = $6 AND owner = $7))`,
+			int32(claimer), "millrace-"+application, time.Since(began) >= l.zombieAfter, Sink, p.Topic, p.Part, l.owner)
 		switch {
 		case err != nil && ctx.Err() == nil:
 			l.log.Warn("cannot end the session that blocks a claim", "error", safe(err))

@@ -4,14 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/millrace-io/millrace/pkg/config"
 	"github.com/millrace-io/millrace/schemas"
 	"github.com/millrace-io/millrace/services/aggregate/internal/salestest"
 )
@@ -199,6 +202,51 @@ func TestInstancesShareOrders(t *testing.T) {
 		m := salestest.NewModel()
 		m.See(history...)
 		check(t, open(t, dsn, "check"), m)
+	}
+}
+
+// hang leaves a transaction of l open that holds the partition.
+func hang(t *testing.T, l *Ledger, c Claim) pgx.Tx {
+	t.Helper()
+	tx, err := l.pool.Begin(t.Context())
+	must(t, err)
+	must(t, transaction{tx, l}.fence(t.Context(), []Span{{c, 0, 1}}))
+	return tx
+}
+
+// A process of our name that holds a partition is the one before us, and is not waited for.
+func TestPredecessorIsEndedAtOnce(t *testing.T) {
+	t.Parallel()
+	_, dsn := emptySales(t)
+	p := Partition{schemas.SalesLines, 0}
+	patience := 30 * time.Second
+	named := func(owner string) *Ledger {
+		l, err := Open(t.Context(), Options{URL: config.Secret(dsn), Owner: owner, Log: slog.New(slog.DiscardHandler), ZombieAfter: patience})
+		must(t, err)
+		t.Cleanup(l.Close)
+		return l
+	}
+	before, after, other := named("a"), named("a"), named("b")
+	claim, err := before.Claim(t.Context(), p, Origin{cluster, "id"})
+	must(t, err)
+	tx := hang(t, before, claim)
+
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	if _, err := other.Claim(ctx, p, Origin{cluster, "id"}); err == nil {
+		t.Error("a process of another name did not wait")
+	}
+	start := time.Now()
+	second, err := after.Claim(t.Context(), p, Origin{cluster, "id"})
+	must(t, err)
+	if took := time.Since(start); took > patience/2 {
+		t.Errorf("the claim took %v", took)
+	}
+	if second.Epoch != claim.Epoch+1 || second.Next != 0 {
+		t.Errorf("got epoch %d at offset %d, want %d at 0", second.Epoch, second.Next, claim.Epoch+1)
+	}
+	if err := tx.Commit(t.Context()); err == nil {
+		t.Error("the predecessor's transaction was committed")
 	}
 }
 

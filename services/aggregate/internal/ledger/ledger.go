@@ -88,7 +88,9 @@ func sessions(c *pgxpool.Config) {
 		"statement_timeout":                   "60s",
 		"lock_timeout":                        "20s",
 		"tcp_user_timeout":                    "15s",
-		"jit":                                 "off",
+		// A statement of a process that was killed ends at once, and with it its locks, instead of running on.
+		"client_connection_check_interval": "100ms",
+		"jit":                              "off",
 		// The tables grow from nothing to millions of rows within a session: a plan made for the empty table must not
 		// be kept.
 		"plan_cache_mode": "force_custom_plan",

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -37,7 +36,7 @@ func (t transaction) write(ctx context.Context, b Batch) (Done, error) {
 	if err := t.fold(ctx, batch, shardOf(b.Spans)); err != nil {
 		return Done{}, err
 	}
-	done := Done{Tally: Tally{}, Hours: hours(batch.Deltas())}
+	done := Done{Tally: Tally{}, Hours: batch.Deltas().Hours()}
 	for i, o := range batch.Outcomes() {
 		done.Tally.add(b.Records[index[i]].Partition, o)
 	}
@@ -153,18 +152,4 @@ func shardOf(spans []Span) int16 {
 		lowest = min(lowest, s.Claim.Part)
 	}
 	return int16(lowest % shards)
-}
-
-// hours are the hours of the cells that change, sorted.
-func hours(d *sales.Deltas) []time.Time {
-	seen := map[time.Time]bool{}
-	keys, _ := d.Cells()
-	for _, k := range keys {
-		seen[time.Unix(k.Cell, 0).UTC().Truncate(time.Hour)] = true
-	}
-	okeys, _ := d.OrderCells()
-	for _, k := range okeys {
-		seen[time.Unix(k.Cell, 0).UTC().Truncate(time.Hour)] = true
-	}
-	return slices.SortedFunc(maps.Keys(seen), time.Time.Compare)
 }

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Cell is the sums of a cell, or a difference of them. Amounts are minor units.
@@ -82,6 +83,27 @@ func (d *Deltas) add(sum *int64, n int64) {
 		d.over = true
 	}
 	*sum = s
+}
+
+// Hours are the hours of the cells that change, UTC, sorted.
+func (d *Deltas) Hours() []time.Time {
+	const hour = int64(time.Hour / time.Second) // a multiple of the cells' size
+	seen := map[int64]bool{}
+	for k, c := range d.cells {
+		if c != (Cell{}) {
+			seen[floor(k.Cell, hour)] = true
+		}
+	}
+	for k, c := range d.orders {
+		if c != (OrderCell{}) {
+			seen[floor(k.Cell, hour)] = true
+		}
+	}
+	out := make([]time.Time, 0, len(seen))
+	for _, h := range slices.Sorted(maps.Keys(seen)) {
+		out = append(out, time.Unix(h, 0).UTC())
+	}
+	return out
 }
 
 // Err is [ErrRange] if a sum did not fit into an int64.

@@ -46,13 +46,16 @@ type OrderCellKey struct {
 
 // cellOf is the start of the cell that t is in.
 func cellOf(t time.Time) int64 {
-	const size = int64(CellSize / time.Second)
-	s := t.Unix() // rounds towards the past
-	cell := s - s%size
+	return floor(t.Unix(), int64(CellSize/time.Second)) // Unix rounds towards the past
+}
+
+// floor is the largest multiple of size that is not above s.
+func floor(s, size int64) int64 {
+	f := s - s%size
 	if s%size < 0 {
-		cell -= size
+		f -= size
 	}
-	return cell
+	return f
 }
 
 // Part is what the order adds now.
