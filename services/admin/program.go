@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -138,7 +139,7 @@ func applySchemas(ctx context.Context, s *settings, env app.Env) error {
 		subject := schemas.Subject(s.Kafka.Name(t.Name))
 		var id int
 		for _, text := range schemas.Released(t.Name) {
-			if id, err = reg.Register(ctx, subject, text); err != nil {
+			if id, err = registerPatiently(ctx, env, reg, subject, text); err != nil {
 				return err
 			}
 		}
@@ -148,4 +149,24 @@ func applySchemas(ctx context.Context, s *settings, env app.Env) error {
 		fmt.Fprintf(env.Out, "%s: version %d, id %d\n", subject, len(schemas.Released(t.Name)), id)
 	}
 	return nil
+}
+
+// patience is how long a registry that is still starting is waited for.
+const patience = time.Minute
+
+// registerPatiently tries again while the registry does not answer: in a new installation everything starts at once.
+func registerPatiently(ctx context.Context, env app.Env, reg *avro.Registry, subject, text string) (int, error) {
+	deadline := time.Now().Add(patience)
+	for {
+		id, err := reg.Register(ctx, subject, text)
+		if !errors.Is(err, avro.ErrUnavailable) || time.Now().After(deadline) {
+			return id, err
+		}
+		env.Runtime.Log.Info("waiting for the registry", "reason", err)
+		select {
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		case <-time.After(time.Second):
+		}
+	}
 }

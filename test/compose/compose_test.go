@@ -12,6 +12,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
@@ -73,16 +74,20 @@ func TestActivityChangesRecommendations(t *testing.T) {
 		act(ctx, t, browsing, action, first[0])
 	}
 	waitFor(ctx, t, func() error {
+		before, err := recommended(ctx, silent)
+		if err != nil {
+			return err
+		}
 		mine, err := recommended(ctx, browsing)
 		if err != nil {
 			return err
 		}
-		others, err := recommended(ctx, silent)
+		after, err := recommended(ctx, silent)
 		if err != nil {
 			return err
 		}
-		if slices.Equal(mine, others) {
-			return fmt.Errorf("a shopper with %s in the cart is recommended the same as one who did nothing: %v", first[0], mine)
+		if !slices.Equal(before, after) || slices.Equal(mine, after) {
+			return fmt.Errorf("a shopper with %s in the cart is recommended %v, one who did nothing %v and then %v", first[0], mine, before, after)
 		}
 		return nil
 	})
@@ -95,6 +100,22 @@ func TestPagesAnswer(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// TestOperatorSeesAllStages: exit code 0 of the status says that nothing is behind.
+func TestOperatorSeesAllStages(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	waitFor(ctx, t, func() error {
+		cmd := exec.CommandContext(ctx, "docker", "compose", "run", "--rm", "--no-deps", "admin", "status")
+		cmd.Dir = "../.."
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("admin status: %w\n%s", err, out)
+		}
+		t.Logf("admin status:\n%s", out)
+		return nil
+	})
 }
 
 // TestShopMayCallTheServices: the shop's page comes from another origin than the services that it calls.

@@ -1,9 +1,9 @@
 #!/bin/bash
 # Proves docker-compose.yml from nothing to nothing: builds the image, brings everything up until it is healthy, has the
 # tests beside this file look through it, kill and restart parts of it, takes it down and up again with its data, and
-# checks that nothing is left in the end. On a laptop it needs Docker with
-# compose. As root on a plain Debian machine it starts an engine of its own where none runs, builds the compose plugin
-# where there is none, and builds stand-ins (images/build.sh) where no image registry can be reached.
+# checks that nothing is left in the end. On a laptop it needs Docker with compose. As root on a plain Debian machine it
+# starts an engine of its own where none runs, builds the compose plugin where there is none, and builds stand-ins
+# (images/build.sh) where no image registry can be reached.
 #
 #   test/compose/run.sh             the whole
 #   test/compose/run.sh parts       only what Millrace stands on: Kafka, registry, databases; no image of ours
@@ -119,7 +119,7 @@ up() {
   docker compose up --detach --wait --wait-timeout 300 "${parts[@]}" >"$run/up.log" 2>&1 || { tail -40 "$run/up.log"; exit 1; }
 }
 look() { # the tests with such names, in the order of the files
-  "$run/look" -test.v -test.failfast -test.run "$1"
+  (cd "$here" && "$run/look" -test.v -test.failfast -test.run "$1")
 }
 no_oom() {
   docker compose stats --no-stream --format 'table {{.Name}}\t{{.MemUsage}}\t{{.MemPerc}}'
@@ -131,9 +131,9 @@ no_oom() {
 }
 
 if [ ${#parts[@]} -eq 0 ]; then
-  docker compose build --quiet
+  docker compose build --progress plain >"$run/build.log" 2>&1 || { tail -40 "$run/build.log"; exit 1; }
   step "image built"
-  (cd "$here" && go test -c -tags compose -o "$run/look" .)
+  go test -c -tags compose -o "$run/look" "$here"
   step "tests built"
 fi
 compose_up=1
@@ -144,13 +144,12 @@ up
 step "up and healthy"
 if [ ${#parts[@]} -eq 0 ]; then
   born=$SECONDS
-  cd "$here"
-  look 'Order|Activity|Pages|Shop|Totals'
+  look 'Order|Activity|Pages|Shop|Operator|Totals'
   step "looked through"
   look 'KilledServices'
   step "killed services are back"
-  look 'Kafka'
-  step "Kafka was restarted"
+  look 'PartsRestart'
+  step "Kafka and the databases were restarted"
   while [ $((SECONDS - born)) -lt 120 ]; do sleep 1; done # the demo's trickle is what fills memory
   no_oom
   step "two minutes within the memory limits"
