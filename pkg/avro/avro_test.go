@@ -142,6 +142,9 @@ func TestWrongRegistryIsNotTheRecordsFault(t *testing.T) {
 			if !errors.Is(err, avro.ErrUnavailable) || avro.Bad(err) {
 				t.Errorf("%v", err)
 			}
+			if _, err := avro.NewEncoder(t.Context(), client(t, strings.Replace(srv.URL, "http://", "http://user:hunter2@", 1)), "s-value", v1); err == nil || strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("a schema was registered there, or the error shows the password: %v", err)
+			}
 		})
 	}
 }
@@ -163,6 +166,24 @@ func TestIncompatibleSchemaIsRefused(t *testing.T) {
 	}
 	if err := r.SetCompatibility(t.Context(), "s-value", "SOMEHOW"); err == nil {
 		t.Fatal("an unknown level was accepted")
+	}
+}
+
+// TestPasswordOfTheAddressIsUsed: it is sent, though it is not part of the address that errors quote.
+func TestPasswordOfTheAddressIsUsed(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if user, word, ok := r.BasicAuth(); !ok || user != "user" || word != "hunter2" {
+			http.Error(w, "who?", http.StatusUnauthorized)
+			return
+		}
+		_, _ = w.Write([]byte(`["AVRO"]`))
+	}))
+	defer srv.Close()
+	if err := client(t, strings.Replace(srv.URL, "http://", "http://user:hunter2@", 1)).Ping(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := client(t, srv.URL).Ping(t.Context()); err == nil {
+		t.Error("the registry was reached without the password")
 	}
 }
 

@@ -63,15 +63,21 @@ type Registry struct {
 
 // NewRegistry makes a client; it does no I/O.
 func NewRegistry(cfg Config) (*Registry, error) {
-	cl, err := sr.NewClient(sr.URLs(cfg.URL.Reveal()), sr.HTTPClient(&http.Client{Timeout: 5 * time.Second}), sr.UserAgent("millrace"))
+	u, err := url.Parse(cfg.URL.Reveal())
+	if err != nil {
+		return nil, errors.New("schema registry client: the address is no URL")
+	}
+	options := []sr.ClientOpt{sr.HTTPClient(&http.Client{Timeout: 5 * time.Second}), sr.UserAgent("millrace")}
+	if u.User != nil { // not in the address, which the client's errors quote
+		secret, _ := u.User.Password()
+		options = append(options, sr.BasicAuth(u.User.Username(), secret))
+		u.User = nil
+	}
+	cl, err := sr.NewClient(append(options, sr.URLs(u.String()))...)
 	if err != nil {
 		return nil, fmt.Errorf("schema registry client: %w", err)
 	}
-	u, err := url.Parse(cfg.URL.Reveal())
-	if err != nil {
-		return nil, fmt.Errorf("schema registry client: the address is no URL")
-	}
-	return &Registry{client: cl, addr: u.Redacted(), schemas: map[int]*avro.Schema{}, unknown: map[int]time.Time{}}, nil
+	return &Registry{client: cl, addr: u.String(), schemas: map[int]*avro.Schema{}, unknown: map[int]time.Time{}}, nil
 }
 
 // Register makes sure that subject has the schema and returns its id. It is idempotent.
@@ -83,6 +89,9 @@ func (r *Registry) Register(ctx context.Context, subject, schema string) (int, e
 	pause := 25 * time.Millisecond
 	for try := 1; ; try++ {
 		id, err := r.client.RegisterSchema(ctx, subject, sr.Schema{Schema: schema, Type: sr.TypeAvro}, -1, -1)
+		if err == nil && id <= 0 {
+			return 0, fmt.Errorf("register a schema for %s: what answers at %s is no schema registry (registry.url): %w", subject, r.addr, ErrUnavailable)
+		}
 		if err == nil {
 			return id, nil
 		}

@@ -1,6 +1,7 @@
 package dashboard
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -95,7 +96,7 @@ func readParameters(r *http.Request, known ...string) *parameters {
 	p.values = values
 	for name := range values {
 		if !slices.Contains(known, name) {
-			p.bad.problems = append(p.bad.problems, &huma.ErrorDetail{Location: "query", Message: "a parameter is not known; there are " + strings.Join(known, ", ")})
+			p.bad.problems = append(p.bad.problems, &huma.ErrorDetail{Location: "query", Message: "a parameter is not known; those known are: " + cmp.Or(strings.Join(known, ", "), "none")})
 			break
 		}
 	}

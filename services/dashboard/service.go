@@ -37,6 +37,7 @@ type Service struct {
 	choices atomic.Pointer[choices]      // what there is to filter by, as last read
 	hub     *hub
 	health  atomic.Pointer[string] // why not ready; nil when ready
+	waiting wait                   // of Run's goroutine alone
 }
 
 // New checks the configuration and makes the service. It does no I/O.
@@ -61,7 +62,8 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		return nil, fmt.Errorf("register the metrics of the dashboard: %w", err)
 	}
 	s := &Service{cfg: cfg, deps: deps, metrics: m, slots: semaphore.NewWeighted(int64(cfg.Connections)), hub: newHub(cfg.MaxLiveClients)}
-	s.setHealth(errors.New("starting"))
+	why := "starting"
+	s.health.Store(&why)
 	return s, nil
 }
 
@@ -108,13 +110,23 @@ func (s *Service) connect(ctx context.Context) *pgxpool.Pool {
 	}
 }
 
-// setHealth keeps the reason why the service is not ready, and logs it when it is another one than before.
+// patience is how long a wait is nothing unusual: databases and the service that makes the views start and restart.
+const patience = 5 * time.Second
+
+// wait is the time without the sales database: since when, and what was last said about it and how loudly.
+type wait struct {
+	since time.Time // zero while there is nothing to wait for
+	why   string
+	level slog.Level
+}
+
+// setHealth keeps the reason why the service is not ready. It is logged when it is another one than before, and as a
+// warning once the wait is longer than usual. Only Run's goroutine calls it.
 func (s *Service) setHealth(err error) {
-	before := s.health.Load()
 	if err == nil {
 		s.metrics.up.Set(1)
-		s.health.Store(nil)
-		if before != nil {
+		s.waiting = wait{}
+		if s.health.Swap(nil) != nil {
 			s.deps.Log.Info("the sales database answers")
 		}
 		return
@@ -122,7 +134,15 @@ func (s *Service) setHealth(err error) {
 	s.metrics.up.Set(0)
 	why := err.Error()
 	s.health.Store(&why)
-	if before == nil || *before != why {
-		s.deps.Log.Warn("the dashboard waits", "reason", why)
+	now := wait{since: s.waiting.since, why: why, level: slog.LevelInfo}
+	if now.since.IsZero() {
+		now.since = time.Now()
+	}
+	if time.Since(now.since) >= patience {
+		now.level = slog.LevelWarn
+	}
+	if now != s.waiting {
+		s.waiting = now
+		s.deps.Log.Log(context.Background(), now.level, "the dashboard waits", "reason", why)
 	}
 }

@@ -148,7 +148,7 @@ func (p *parts) openRegistry(ctx context.Context, onStop func(func(context.Conte
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", address)
 	if err != nil {
-		reg.Close()
+		err = errors.Join(err, reg.Close())
 		if errors.Is(err, syscall.EADDRINUSE) {
 			return fmt.Errorf("the schema registry cannot listen on %s: the port is taken; choose another with --embedded-registry-port (0 takes a free one)", address)
 		}

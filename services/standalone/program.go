@@ -8,8 +8,10 @@ import (
 	"math"
 	"os"
 	"runtime/debug"
+	"syscall"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/spf13/cobra"
 
 	"github.com/millrace-io/millrace/pkg/app"
@@ -97,7 +99,7 @@ func build(ctx context.Context, rt *app.Runtime, s *settings, version string, ou
 	if ownStore {
 		s.Source.URL = config.Secret(p.standby.DSN("cdc", storeDatabase))
 		if err := addDemo(ctx, rt, s, p); err != nil {
-			return err
+			return fullDisk(err, dir)
 		}
 	}
 	if err := addServices(rt, s, p, version); err != nil {
@@ -106,6 +108,16 @@ func build(ctx context.Context, rt *app.Runtime, s *settings, version string, ou
 	rt.Add("totals", &totals{dsn: p.sales.DSN("postgres", salesDatabase)})
 	rt.OnReady(func() { banner(out, rt, s, p, time.Since(begin)) })
 	return nil
+}
+
+// fullDisk adds what to do to an error whose cause is that the disk of the data directory is full.
+func fullDisk(err error, dir string) error {
+	const sqlstate = "53100"
+	var pg *pgconn.PgError
+	if errors.Is(err, syscall.ENOSPC) || errors.As(err, &pg) && pg.Code == sqlstate {
+		return fmt.Errorf("%w: the disk that holds %s is full; free some space, or choose a directory on another disk with --data-dir", err, dir)
+	}
+	return err
 }
 
 // addDemo fills the store before capture begins, so that the history is one snapshot, and adds its trickle and shop.

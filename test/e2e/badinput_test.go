@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -96,7 +95,7 @@ func keepsQuiet(t testing.TB, who, text string) {
 	}
 }
 
-// source is a server's address for a role, with a password that the server does not ask for.
+// sourceURL is a server's address for a role, with a password that the server does not ask for.
 func sourceURL(s *pgtest.Server, role, database string) string {
 	return strings.Replace(s.DSN(role, database), role+"@", role+":"+password+"@", 1)
 }
@@ -118,7 +117,9 @@ func readyzSays(t testing.TB, p *harness.Process, within time.Duration, wants ..
 			}
 		}
 		return status == http.StatusServiceUnavailable
-	}, func() string { return fmt.Sprintf("%s's /readyz does not say %q but %s\n%s", p.Name, wants, last, p.Tail(10)) })
+	}, func() string {
+		return fmt.Sprintf("%s's /readyz does not say %q but %s\n%s", p.Name, wants, last, p.Tail(10))
+	})
 }
 
 // request asks once; the status is 0 when there was no answer.
@@ -379,7 +380,7 @@ func TestPublicationMadeWhileCaptureWaits(t *testing.T) {
 	exec1(t, p.source, "CREATE PUBLICATION millrace FOR TABLE items, invoices, invoice_lines")
 	cdc.Ready(t, 30*time.Second)
 	keepsQuiet(t, "cdc's log", cdc.Tail(1<<20))
-	if !bytes.Contains([]byte(cdc.Tail(1<<20)), []byte("streaming")) {
+	if !strings.Contains(cdc.Tail(1<<20), "streaming") {
 		t.Errorf("the log does not say that capture streams:\n%s", cdc.Tail(20))
 	}
 }

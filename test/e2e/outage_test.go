@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -210,7 +211,10 @@ func TestWrongRegistry(t *testing.T) {
 	f.start(t, "cdc", "enrich", "aggregate", "collect")
 	f.ready(t)
 	f.shopEqual(t, "at first")
-	hang := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+	hang := func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body) // a server notices that its client has gone only when nothing is left to read
+		<-r.Context().Done()
+	}
 	for n, c := range []struct {
 		name    string
 		instead http.HandlerFunc
