@@ -79,7 +79,7 @@ func (rt *Runtime) Run(ctx context.Context) error {
 			if err == nil && ctx.Err() == nil {
 				err = errors.New("ended by itself")
 			}
-			if err != nil && !(ctx.Err() != nil && errors.Is(err, context.Canceled)) {
+			if err != nil && (ctx.Err() == nil || !errors.Is(err, context.Canceled)) {
 				return fmt.Errorf("%s: %w", n.name, err)
 			}
 			rt.Log.Debug("service stopped", "service", n.name)

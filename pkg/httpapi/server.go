@@ -144,7 +144,7 @@ func (s *Server) Serve(ctx context.Context, grace time.Duration) error {
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
 	if err := s.server.Shutdown(stop); err != nil {
-		s.server.Close() // streams such as server-sent events never end by themselves
+		_ = s.server.Close() // streams such as server-sent events never end by themselves
 	}
 	<-done
 	return nil

@@ -67,15 +67,6 @@ func Open(ctx context.Context, url config.Secret, application, what string, opti
 	return pool, nil
 }
 
-// Cause is err without the connection string that pgx puts into its connect errors.
-func Cause(err error) error {
-	var ce *pgconn.ConnectError
-	if errors.As(err, &ce) {
-		return ce.Unwrap()
-	}
-	return err
-}
-
 // Migrate brings the schema up to date. Several processes may call it at once: an advisory lock lets one work.
 func Migrate(ctx context.Context, pool *pgxpool.Pool, migrations fs.FS, log *slog.Logger) error {
 	conn, err := pool.Acquire(ctx)

@@ -15,7 +15,6 @@ import (
 	"hash"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 
 	"github.com/millrace-io/millrace/pkg/config"
@@ -52,7 +51,7 @@ func InitKeyFile(path string, mode os.FileMode) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("write the key file: %w", err)
 	}
-	defer os.Remove(tmp.Name()) //nolint:errcheck // renamed away when all went well
+	defer os.Remove(tmp.Name()) // its other name stays
 	_, err = fmt.Fprintln(tmp, hex.EncodeToString(key[:]))
 	if err = errors.Join(err, tmp.Chmod(mode), tmp.Sync(), tmp.Close()); err != nil {
 		return false, fmt.Errorf("write the key file: %w", err)
@@ -119,10 +118,11 @@ func (k *Keys) AppendToken(dst, value []byte) []byte {
 	return tokenAlphabet.AppendEncode(dst, sum[:16])
 }
 
-// Token is AppendToken for a string. The empty string stays empty: it tells nothing.
+// Token is AppendToken for a string. The empty string stays empty: it tells nothing. What looks like a token is a value
+// like any other, for whoever writes values could write the look of a token around anything: do not call it twice.
 func (k *Keys) Token(value string) string {
-	if value == "" || strings.HasPrefix(value, "tok_"+k.id+"_") {
-		return value
+	if value == "" {
+		return ""
 	}
 	return string(k.AppendToken(nil, []byte(value)))
 }

@@ -150,7 +150,7 @@ func (s *Service) open(ctx context.Context) (*ledger.Ledger, error) {
 
 // step tells how far the way to work has come, for whoever asks where a start spends its time.
 func (s *Service) step(what string, began time.Time, args ...any) {
-	s.log.Debug(what, append(args, "after", time.Since(began))...)
+	s.log.Debug("step on the way to work", append(args, "step", what, "after", time.Since(began))...)
 }
 
 func (s *Service) ledgerOptions() ledger.Options {

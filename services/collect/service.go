@@ -72,9 +72,8 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	}
 	s.parser = intake.Parser{
 		Limits: intake.Limits{Events: cfg.MaxBatchEvents, EventBytes: cfg.MaxEventBytes},
-		// Not Keys.Token: it passes on what looks like a token, and a client could write one around anything.
-		Token: func(v string) string { return string(deps.Keys.AppendToken(nil, []byte(v))) },
-		NewID: newID,
+		Token:  deps.Keys.Token,
+		NewID:  newID,
 	}
 	s.setHealth("starting")
 	return s, nil
@@ -137,7 +136,6 @@ func (s *Service) connect(ctx context.Context) (*output, error) {
 		return nil, err
 	}
 	client, err := s.deps.Kafka.Client("collect", s.deps.Log, s.deps.Metrics, kgo.RecordDeliveryTimeout(s.cfg.ProduceTimeout),
-		kgo.MaxBufferedRecords(1<<20), // bytes are what bounds them
 		// Whoever was answered 503 sends the events again, so giving up a record that may have arrived adds no
 		// duplicate that is not there already; not giving it up would hold its bytes as long as Kafka is away.
 		kgo.AllowIdempotentProduceCancellation())

@@ -25,6 +25,7 @@ type batch struct {
 	overlay  map[string]*schemas.Waiting // changes of waiting images in this batch; nil for an end
 	next     map[schemas.Partition]int64 // input offsets that are done
 	outcomes map[outcome]int
+	owners   map[schemas.Partition]struct{} // partitions that images are mended for, which must be ours
 	mended   int
 }
 
@@ -38,7 +39,8 @@ type waitingChange struct {
 }
 
 func newBatch() *batch {
-	return &batch{overlay: map[string]*schemas.Waiting{}, next: map[schemas.Partition]int64{}, outcomes: map[outcome]int{}}
+	return &batch{overlay: map[string]*schemas.Waiting{}, next: map[schemas.Partition]int64{}, outcomes: map[outcome]int{},
+		owners: map[schemas.Partition]struct{}{}}
 }
 
 // fill takes the records of one poll. It fails only when ctx ends, or for what an operator must mend.
@@ -245,6 +247,7 @@ func (s *session) mend(ctx context.Context, b *batch, taken map[string]*schemas.
 			return fmt.Errorf("encode an image for %s: %w", old.OutputTopic, err)
 		}
 		b.out = append(b.out, &kgo.Record{Topic: s.deps.Kafka.Name(old.OutputTopic), Key: []byte(old.OutputKey), Value: value})
+		b.owners[inputOf(old)] = struct{}{}
 		b.mended++
 		if missing == "" {
 			err = s.stopWaiting(b, key)
@@ -307,8 +310,7 @@ func (s *session) commit(ctx context.Context, b *batch) error {
 		client.Produce(ctx, r, first.Promise())
 	}
 	failed := first.Err() // waits for all of them
-	fit := failed == nil && (len(b.next) > 0 || s.alive())
-	committed, err := s.group.End(ctx, kgo.TransactionEndTry(fit))
+	committed, err := s.group.End(s.fenced(ctx, b.owners), kgo.TransactionEndTry(failed == nil))
 	switch {
 	case err != nil:
 		return fmt.Errorf("end a transaction: %w", err)

@@ -48,7 +48,7 @@ func outside(b *testing.B) *world {
 	if err := cmd.Start(); err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { in.Close(); _ = cmd.Wait() })
+	b.Cleanup(func() { _ = in.Close(); _ = cmd.Wait() })
 	for lines := bufio.NewScanner(out); lines.Scan(); {
 		if f := strings.Fields(lines.Text()); len(f) == 3 && f[0] == "SERVER" {
 			return &world{brokers: []string{f[1]}, registry: f[2]}

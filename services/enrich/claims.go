@@ -79,7 +79,7 @@ func (s *session) met(c *schemas.Claim, committed map[schemas.Partition]int64) b
 		if at, ok := committed[p]; ok && at < e.Offset {
 			return false
 		}
-		if t := s.tables[e.Topic]; t != nil && t.Reference >= 0 && !s.refFollower.Reached(e.Topic, e.Partition, e.Offset) {
+		if !s.followed(e) {
 			return false
 		}
 	}
@@ -88,6 +88,12 @@ func (s *session) met(c *schemas.Claim, committed map[schemas.Partition]int64) b
 	}
 	// Asked last: a row is told to those who wait for it before the follower says that it has been reached.
 	return !s.waiting.pending(owned)
+}
+
+// followed tells whether everything before the end is in the reference data, if it belongs there.
+func (s *session) followed(e schemas.PartitionOffset) bool {
+	t := s.tables[e.Topic]
+	return t == nil || t.Reference < 0 || s.refFollower.Reached(e.Topic, e.Partition, e.Offset)
 }
 
 // claim makes the claim that can be made now, if it says something new.

@@ -15,6 +15,12 @@ import (
 
 // inputs are the input partitions that the group has given us, and how far each has been read and committed. It is
 // safe for concurrent use: the group calls it from its own goroutine.
+//
+// The group must take and give all partitions at once (an eager balancer), for two reasons. A transactional session
+// tells of partitions that are lost only once between two transactions, so that an idle one may not hear of it; but it
+// always tells what it has been given, which then is all. And one that is killed between the two steps of a cooperative
+// rebalance and comes back under its name within the session timeout would keep the partitions of the first step, while
+// those it had handed back belonged to nobody.
 type inputs struct {
 	mu         sync.Mutex
 	committed  map[schemas.Partition]int64
@@ -23,6 +29,13 @@ type inputs struct {
 }
 
 func newInputs() *inputs { return &inputs{committed: map[schemas.Partition]int64{}} }
+
+// begin forgets what we had before a new assignment.
+func (in *inputs) begin(context.Context, *kgo.Client, map[string][]int32) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	clear(in.committed)
+}
 
 // assigned takes over the offsets from which the group goes on. It is called after they were fetched, so that the
 // transactions of whoever had the partitions before are over.
@@ -89,8 +102,7 @@ func (in *inputs) OnBrokerE2E(_ kgo.BrokerMetadata, key int16, e kgo.BrokerE2E) 
 	in.mu.Unlock()
 }
 
-// alive tells whether the group heard from us within the time given. A transaction that commits no offsets is not
-// fenced by the group: one that woke from a long sleep must not write for partitions that are somebody else's by now.
+// alive tells whether the group heard from us within the time given.
 func (in *inputs) alive(within time.Duration) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()

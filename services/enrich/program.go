@@ -45,12 +45,12 @@ sales.orders, sales.lines, sales.products and activity.enriched. What cannot be 
 	}
 }
 
-func (s *settings) open() (*avro.Registry, *privacy.Keys, error) {
-	registry, err := avro.NewRegistry(s.Registry)
+func (set *settings) open() (*avro.Registry, *privacy.Keys, error) {
+	registry, err := avro.NewRegistry(set.Registry)
 	if err != nil {
 		return nil, nil, err
 	}
-	keys, err := privacy.NewKeys(s.Privacy)
+	keys, err := privacy.NewKeys(set.Privacy)
 	if err != nil {
 		return nil, nil, &app.UsageError{Err: err}
 	}

@@ -44,6 +44,8 @@ type Service struct {
 	metrics *metrics
 	status  *status
 	streams atomic.Bool
+
+	maxWaiting int // bytes of memory for images that wait
 }
 
 // New checks the configuration, reads the mapping and makes the service. It does no other I/O.
@@ -67,11 +69,13 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		return nil, err
 	}
 	log := deps.Log.With("service", stage)
-	return &Service{cfg: cfg, deps: deps, log: log, set: images.New(m), metrics: metrics, status: newStatus(log, metrics.stalled)}, nil
+	return &Service{cfg: cfg, deps: deps, log: log, set: images.New(m), metrics: metrics, status: newStatus(log, metrics.stalled),
+		maxWaiting: maxWaiting}, nil
 }
 
 // Run works until ctx ends, when it returns nil. A broker or a registry that is away is waited for.
 func (s *Service) Run(ctx context.Context) error {
+	defer s.status.silence()
 	pause := firstPause
 	for ctx.Err() == nil {
 		begun := time.Now()

@@ -22,14 +22,15 @@ import (
 )
 
 const (
-	stage         = "enrich"
-	salesPrefix   = "sales."
-	maxPoll       = 10_000                 // records of one transaction
-	maxMend       = 5_000                  // images mended in one transaction
-	claimInterval = 250 * time.Millisecond // between claims, at least
-	endTimeout    = 20 * time.Second       // to end a transaction that is under way
-	txnTimeout    = 10 * time.Second       // after which brokers give up the transaction of one that vanished
-	fetchWait     = 100 * time.Millisecond // of a fetch without records: a partition that is not part of it waits for its end
+	stage            = "enrich"
+	salesPrefix      = "sales."
+	maxPoll          = 10_000                 // records of one transaction
+	maxMend          = 5_000                  // images mended in one transaction
+	claimInterval    = 250 * time.Millisecond // between claims, at least
+	endTimeout       = 20 * time.Second       // to end a transaction that is under way
+	txnTimeout       = 10 * time.Second       // after which brokers give up the transaction of one that vanished
+	rebalanceTimeout = txnTimeout             // that the group waits for one who does not come back: its transaction is over by then
+	fetchWait        = 100 * time.Millisecond // of a fetch without records: a partition that is not part of it waits for its end
 )
 
 // session is one life of the stream: from joining the group to the first failure. Its methods are for one goroutine
@@ -53,6 +54,7 @@ type session struct {
 	ownFollower *kafka.Follower // of enrich.waiting and progress
 	gated       int             // the assignment whose waiting images have been read
 	claimedAt   time.Time
+	held        map[schemas.Partition]struct{}     // that are not read for now
 	nudge       atomic.Pointer[context.CancelFunc] // ends the poll under way
 }
 
@@ -170,37 +172,66 @@ func (s *session) bootstrap(ctx context.Context) error {
 
 // stream joins the group and works until ctx ends.
 func (s *session) stream(ctx context.Context, work *errgroup.Group) error {
-	topics := []string{s.deps.Kafka.Name(schemas.ActivityRaw)}
-	for _, t := range s.set.Tables {
-		topics = append(topics, s.deps.Kafka.Name(t.Topic))
+	if err := s.join(); err != nil {
+		return err
 	}
-	slices.Sort(topics)
-	group, err := kgo.NewGroupTransactSession(append(s.deps.Kafka.Options("enrich", s.log, s.deps.Metrics),
-		kgo.ConsumerGroup(s.deps.Kafka.Name("enrich")), kgo.InstanceID(s.deps.Kafka.Instance()),
-		kgo.TransactionalID(s.deps.Kafka.Name("enrich-"+s.deps.Kafka.Instance())), kgo.TransactionTimeout(txnTimeout),
-		kgo.ConsumeTopics(topics...), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.KeepControlRecords(),
-		kgo.FetchMaxWait(fetchWait), kgo.SessionTimeout(s.cfg.SessionTimeout), kgo.HeartbeatInterval(s.cfg.SessionTimeout/6),
-		kgo.AdjustFetchOffsetsFn(s.inputs.assigned), kgo.OnPartitionsRevoked(s.inputs.lost), kgo.OnPartitionsLost(s.inputs.lost),
-		kgo.WithHooks(s.inputs))...)
-	if err != nil {
-		return fmt.Errorf("kafka group: %w", err)
+	defer s.group.Close()
+	// A transaction that our predecessor left open ends here. Without that, the group would keep its offsets from us until
+	// the transaction's time is up, and without offsets we would never begin one of our own.
+	if _, _, err := s.group.Client().ProducerID(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return fmt.Errorf("end the transaction of an earlier life: %w", err)
 	}
-	s.group = group
-	defer group.Close()
 	s.streams.Store(true)
 	for ctx.Err() == nil {
-		if err := s.step(ctx, work); err != nil && !errors.Is(err, errAborted) {
-			if ctx.Err() != nil {
-				return nil
+		err := s.step(ctx, work)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, errAborted): // partitions are moving: that takes a moment
+			select {
+			case <-ctx.Done():
+			case <-time.After(firstPause):
 			}
+		case err != nil:
 			return err
 		}
 	}
 	return nil
 }
 
+// join makes the member of the group, which joins as it is polled.
+func (s *session) join() error {
+	topics := []string{s.deps.Kafka.Name(schemas.ActivityRaw)}
+	for _, t := range s.set.Tables {
+		topics = append(topics, s.deps.Kafka.Name(t.Topic))
+	}
+	slices.Sort(topics)
+	group, err := kgo.NewGroupTransactSession(append(s.deps.Kafka.Options("enrich", s.log, s.deps.Metrics),
+		kgo.ConsumerGroup(s.groupName()), kgo.InstanceID(s.deps.Kafka.Instance()), kgo.Balancers(kgo.RoundRobinBalancer()),
+		kgo.TransactionalID(s.transactionalID()), kgo.TransactionTimeout(txnTimeout),
+		kgo.ConsumeTopics(topics...), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.KeepControlRecords(),
+		kgo.FetchMaxWait(fetchWait), kgo.SessionTimeout(s.cfg.SessionTimeout), kgo.HeartbeatInterval(s.cfg.SessionTimeout/6),
+		kgo.RebalanceTimeout(rebalanceTimeout),
+		kgo.OnPartitionsAssigned(s.inputs.begin), kgo.AdjustFetchOffsetsFn(s.inputs.assigned),
+		kgo.OnPartitionsRevoked(s.inputs.lost), kgo.OnPartitionsLost(s.inputs.lost), kgo.WithHooks(s.inputs))...)
+	if err != nil {
+		return fmt.Errorf("kafka group: %w", err)
+	}
+	s.group = group
+	return nil
+}
+
+func (s *session) groupName() string { return s.deps.Kafka.Name("enrich") }
+func (s *session) transactionalID() string {
+	return s.deps.Kafka.Name("enrich-" + s.deps.Kafka.Instance())
+}
+
 // step polls once and does what there is to do.
 func (s *session) step(ctx context.Context, work *errgroup.Group) error {
+	s.hold()
 	records := s.poll(ctx)
 	if ctx.Err() != nil {
 		return nil

@@ -71,6 +71,11 @@ type service struct {
 
 func (w *world) start(t testing.TB, instance string) *service {
 	t.Helper()
+	return w.startWith(t, instance, func(*Service) {})
+}
+
+func (w *world) startWith(t testing.TB, instance string, change func(*Service)) *service {
+	t.Helper()
 	cfg := DefaultConfig()
 	cfg.SessionTimeout = time.Second
 	reg := prometheus.NewRegistry()
@@ -78,6 +83,7 @@ func (w *world) start(t testing.TB, instance string) *service {
 	if err != nil {
 		t.Fatal(err)
 	}
+	change(s)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()

@@ -19,44 +19,91 @@ const (
 	partInput     = "input"
 	partReference = "reference"
 	partKafka     = "kafka"
+	partWaiting   = "waiting"
 )
+
+// patience is how long a part waits before people are told: at a start everything waits for a moment.
+const patience = 5 * time.Second
 
 // status is why the service does not do its work, part by part. It is safe for concurrent use.
 type status struct {
 	log     *slog.Logger
 	stalled *prometheus.GaugeVec
 
-	mu      sync.Mutex
-	reasons map[string]error
+	mu    sync.Mutex
+	waits map[string]*wait
+}
+
+// wait is one wait of a part, from the first reason to its end.
+type wait struct {
+	reason error
+	since  time.Time
+	told   bool
+	timer  *time.Timer // tells
 }
 
 func newStatus(log *slog.Logger, stalled *prometheus.GaugeVec) *status {
-	return &status{log: log, stalled: stalled, reasons: map[string]error{}}
+	return &status{log: log, stalled: stalled, waits: map[string]*wait{}}
 }
 
-// stall notes why a part waits; a nil reason is none.
+// stall notes why a part waits; a nil reason is none. The log warns of a wait that lasts.
 func (s *status) stall(part string, reason error) {
 	if reason == nil {
 		return
 	}
-	s.mu.Lock()
-	old := s.reasons[part]
-	s.reasons[part] = reason
-	s.mu.Unlock()
 	s.stalled.WithLabelValues(part).Set(1)
-	if old == nil || old.Error() != reason.Error() {
-		s.log.Warn("enrich waits", "part", part, "reason", reason)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := s.waits[part]
+	if w == nil {
+		w = &wait{since: time.Now()}
+		w.timer = time.AfterFunc(patience, func() { s.tell(part, w) })
+		s.waits[part] = w
+	} else if w.reason.Error() == reason.Error() {
+		return
+	}
+	w.reason = reason
+	level := slog.LevelDebug
+	if w.told {
+		level = slog.LevelWarn
+	}
+	s.log.Log(context.Background(), level, "enrich waits", "part", part, "reason", reason)
+}
+
+// tell warns of a wait unless it is over.
+func (s *status) tell(part string, w *wait) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.waits[part] == w && !w.told {
+		w.told = true
+		s.log.Warn("enrich waits", "part", part, "reason", w.reason, "for", time.Since(w.since).Round(time.Second))
 	}
 }
 
 func (s *status) clear(part string) {
-	s.mu.Lock()
-	old := s.reasons[part]
-	delete(s.reasons, part)
-	s.mu.Unlock()
 	s.stalled.WithLabelValues(part).Set(0)
-	if old != nil {
-		s.log.Info("enrich goes on", "part", part)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := s.waits[part]
+	if w == nil {
+		return
+	}
+	w.timer.Stop()
+	delete(s.waits, part)
+	level := slog.LevelDebug
+	if w.told {
+		level = slog.LevelInfo
+	}
+	s.log.Log(context.Background(), level, "enrich goes on", "part", part, "after", time.Since(w.since).Round(time.Millisecond))
+}
+
+// silence ends the telling of waits that are still there.
+func (s *status) silence() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, w := range s.waits {
+		w.timer.Stop()
+		w.told = true
 	}
 }
 
@@ -65,8 +112,8 @@ func (s *status) ready() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var errs []error
-	for _, part := range slices.Sorted(maps.Keys(s.reasons)) {
-		errs = append(errs, fmt.Errorf("%s: %w", part, s.reasons[part]))
+	for _, part := range slices.Sorted(maps.Keys(s.waits)) {
+		errs = append(errs, fmt.Errorf("%s: %w", part, s.waits[part].reason))
 	}
 	return errors.Join(errs...)
 }

@@ -18,6 +18,7 @@ type waitingImages struct {
 	ready     map[schemas.Partition]map[string]struct{} // keys whose reference row has come
 	ahead     map[string]int64                          // offset of our own last change of a key, until the topic's reader has passed it
 	through   int64                                     // offset that the topic's reader has come to
+	bytes     int                                       // memory that the entries take, about
 }
 
 func newWaitingImages(has func(string) bool) *waitingImages {
@@ -38,6 +39,24 @@ func (w *waitingImages) len() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return len(w.entries)
+}
+
+// size is about how many bytes of memory the images take.
+func (w *waitingImages) size() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.bytes
+}
+
+// entryOverhead is about what an entry takes in maps and headers, besides its texts.
+const entryOverhead = 512
+
+func entrySize(key string, e *schemas.Waiting) int {
+	n := entryOverhead + len(key) + len(e.InputTopic) + len(e.OutputTopic) + len(e.OutputKey) + len(e.Image)
+	for _, m := range e.Missing {
+		n += len(m)
+	}
+	return n
 }
 
 // followed takes over a record of the topic; nil is a tombstone.
@@ -79,11 +98,13 @@ func (w *waitingImages) set(key string, entry *schemas.Waiting) {
 			delete(w.ready, p)
 		}
 		delete(w.entries, key)
+		w.bytes -= entrySize(key, old)
 	}
 	if entry == nil {
 		return
 	}
 	w.entries[key] = entry
+	w.bytes += entrySize(key, entry)
 	for _, m := range entry.Missing {
 		if w.byMissing[m] == nil {
 			w.byMissing[m] = map[string]struct{}{}

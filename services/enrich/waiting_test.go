@@ -46,6 +46,15 @@ func TestWhatIsWaitedFor(t *testing.T) {
 	if w.pending(zero) {
 		t.Error("what waits no more was given back")
 	}
+	w.followed("b", entry(1, "c/2"), 4)
+	if want := entrySize("b", entry(1, "c/2")) + entrySize("c", entry(0, "c/early")); w.size() != want {
+		t.Errorf("%d bytes, want %d", w.size(), want)
+	}
+	w.followed("b", nil, 5)
+	w.followed("c", nil, 6)
+	if w.size() != 0 {
+		t.Errorf("%d bytes of nothing", w.size())
+	}
 }
 
 // What we committed ourselves stands at once, and what the topic's reader tells later, from before it, does not undo it.

@@ -142,8 +142,7 @@ func (s *Service) connectServed(ctx context.Context) (*kgo.Client, *avro.Encoder
 		switch {
 		case err == nil:
 			// Answers are many and nobody waits for their record: a little lingering makes batches of them.
-			client, err := s.deps.Kafka.Client("recommend-served", s.deps.Log, s.deps.Metrics, kgo.ProducerLinger(20*time.Millisecond), kgo.UnknownTopicRetries(-1),
-				kgo.MaxBufferedRecords(1<<20)) // bytes are what bounds them
+			client, err := s.deps.Kafka.Client("recommend-served", s.deps.Log, s.deps.Metrics, kgo.ProducerLinger(20*time.Millisecond), kgo.UnknownTopicRetries(-1))
 			return client, enc, err
 		case ctx.Err() != nil:
 			return nil, nil, nil

@@ -134,8 +134,8 @@ func TestFirstStart(t *testing.T) {
 			t.Fatal(err)
 		}
 		body, _ := io.ReadAll(resp.Body)
-		resp.Body.Close()
-		if resp.StatusCode != 200 || !strings.Contains(string(body), want) {
+		_ = resp.Body.Close() // it was only read
+		if resp.StatusCode != http.StatusOK || !strings.Contains(string(body), want) {
 			t.Errorf("%s: %d, without %q", path, resp.StatusCode, want)
 		}
 	}

@@ -89,7 +89,7 @@ func (p *process) ready(ctx context.Context, check func(context.Context) error) 
 		case <-p.done:
 			return fmt.Errorf("%s ended before it was ready (%v); end of its log:\n%s", p.name, p.cmd.ProcessState, p.tail())
 		case <-ctx.Done():
-			return fmt.Errorf("%s was not ready in time: %w (last check: %v); end of its log:\n%s", p.name, ctx.Err(), err, p.tail())
+			return fmt.Errorf("%s was not ready in time: %w (last check: %w); end of its log:\n%s", p.name, ctx.Err(), err, p.tail())
 		case <-tick.C:
 		}
 	}

@@ -13,10 +13,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/millrace-io/millrace/test/realparts"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sr"
+
+	"github.com/millrace-io/millrace/test/realparts"
 )
 
 func TestKafkaKeepsCommittedRecordsOverKill(t *testing.T) {

@@ -91,7 +91,7 @@ func readSnapshot(dir string) (snapshot, error) {
 		return s, err
 	}
 	if err := json.Unmarshal(b, &s); err != nil {
-		return snapshot{}, nil //nolint:nilerr // what cannot be read is as good as none
+		return snapshot{}, nil
 	}
 	return s, nil
 }

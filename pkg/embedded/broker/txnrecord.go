@@ -140,7 +140,7 @@ func (t *txnFile) read() (*txnRecord, error) {
 	}
 	var rec txnRecord
 	if err := json.Unmarshal(data, &rec); err != nil {
-		return nil, nil //nolint:nilerr // not a record, so no decision
+		return nil, nil
 	}
 	return &rec, nil
 }

@@ -130,7 +130,7 @@ func (b *backup) finish(cause error) error {
 	b.pipe = nil
 	err := <-b.unpacked
 	if cause != nil {
-		return nil // what the unpacking said is only its echo
+		return nil
 	}
 	return err
 }

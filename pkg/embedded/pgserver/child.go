@@ -18,7 +18,7 @@ type child struct {
 // command prepares a program of PostgreSQL. Its environment is fixed, so that the user's PG* variables, time zone and
 // language cannot change what a server does. dir is the working directory: the caller's own may be closed to the account.
 func (a account) command(dir, program string, args ...string) *exec.Cmd {
-	cmd := exec.Command(program, args...)
+	cmd := exec.Command(program, args...) //nolint:noctx // a server outlives the call that starts it; initdb is ended as a group
 	cmd.Dir = dir
 	cmd.Env = []string{"LC_ALL=C", "PATH=/usr/bin:/bin", "TZ=UTC"}
 	cmd.SysProcAttr = attributes(a.credential)

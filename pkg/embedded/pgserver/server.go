@@ -142,10 +142,10 @@ func (d *directory) start(ctx context.Context, extra map[string]string) (*child,
 		port := d.opts.Port
 		if port == 0 {
 			var err error
-			if port, err = freePort(); err != nil {
+			if port, err = freePort(ctx); err != nil {
 				return nil, 0, err
 			}
-		} else if err := d.checkPort(port); err != nil {
+		} else if err := d.checkPort(ctx, port); err != nil {
 			return nil, 0, err
 		}
 		child, err := d.startOn(ctx, port, extra)
@@ -157,8 +157,8 @@ func (d *directory) start(ctx context.Context, extra map[string]string) (*child,
 	}
 }
 
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", host+":0") // PostgreSQL cannot take port 0 itself
+func freePort(ctx context.Context) (int, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", host+":0") // PostgreSQL cannot take port 0 itself
 	if err != nil {
 		return 0, fmt.Errorf("find a free port: %w", err)
 	}
@@ -167,8 +167,8 @@ func freePort() (int, error) {
 }
 
 // checkPort says clearly, before anything is started, that a wanted port cannot be had.
-func (d *directory) checkPort(port int) error {
-	l, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
+func (d *directory) checkPort(ctx context.Context, port int) error {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(port)))
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return &PortTakenError{Port: port, Name: d.opts.Name}
 	}
@@ -252,16 +252,18 @@ func (d *directory) arguments(port int, extra map[string]string) []string {
 
 // awaitAnswer asks until this very server, not another one that has the port, answers a query.
 func (d *directory) awaitAnswer(ctx context.Context, c *child, port int) error {
-	var last error
 	for {
-		if last = d.ask(ctx, port); last == nil && !c.ended() {
+		err := d.ask(ctx, port)
+		if c.ended() {
+			return fmt.Errorf("postgres ended at its start (%s)", c.cmd.ProcessState)
+		}
+		if err == nil {
 			return nil
 		}
 		select {
-		case <-c.done:
-			return fmt.Errorf("postgres ended at its start (%v)", c.err)
+		case <-c.done: // said above
 		case <-ctx.Done():
-			return fmt.Errorf("postgres did not answer in time (%v): %w", last, ctx.Err())
+			return fmt.Errorf("postgres did not answer in time: %w (last try: %w)", ctx.Err(), err)
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
@@ -318,7 +320,7 @@ func (d *directory) serve(c *child, port int) *Server {
 	go func() {
 		<-c.done
 		if !s.stopping.Load() {
-			s.err = fmt.Errorf("%s: postgres ended unexpectedly (%v); the end of %s:\n%s", d.opts.Name, c.err, d.logFile(), logTail(d.logFile(), 0))
+			s.err = fmt.Errorf("%s: postgres ended unexpectedly (%s); the end of %s:\n%s", d.opts.Name, c.cmd.ProcessState, d.logFile(), logTail(d.logFile(), 0))
 		}
 		d.lock.release()
 		close(s.done)

@@ -218,8 +218,11 @@ func findSign(text, level string, signs []string) string {
 func (d *directory) awaitStream(ctx context.Context, c *child, port int, begin int64) error {
 	for {
 		status, err := d.receiverStatus(ctx, port)
-		if err == nil && status == "streaming" {
-			return nil
+		if err == nil {
+			if status == "streaming" {
+				return nil
+			}
+			err = fmt.Errorf("its receiver's status is %q", status)
 		}
 		tail := logTail(d.logFile(), begin)
 		if sign := findSign(tail, "FATAL:", staleSigns); sign != "" {
@@ -227,10 +230,10 @@ func (d *directory) awaitStream(ctx context.Context, c *child, port int, begin i
 		}
 		select {
 		case <-c.done:
-			return &startError{err: fmt.Errorf("postgres ended before it could follow its primary (%v)", c.err),
+			return &startError{err: fmt.Errorf("postgres ended before it could follow its primary (%s)", c.cmd.ProcessState),
 				tail: tail, log: d.logFile(), dir: d.data()}
 		case <-ctx.Done():
-			return &startError{err: fmt.Errorf("the standby does not reach its primary (%v): %w", err, ctx.Err()),
+			return &startError{err: fmt.Errorf("the standby does not reach its primary: %w (last look: %w)", ctx.Err(), err),
 				tail: tail, log: d.logFile(), dir: d.data()}
 		case <-time.After(20 * time.Millisecond):
 		}

@@ -66,7 +66,7 @@ const enoughMemory = 2 << 30
 func tempRoot() string {
 	const shm = "/dev/shm"
 	var st syscall.Statfs_t
-	if err := syscall.Statfs(shm, &st); err == nil && uint64(st.Bavail)*uint64(st.Bsize) >= enoughMemory {
+	if err := syscall.Statfs(shm, &st); err == nil && st.Bavail*uint64(st.Bsize) >= enoughMemory {
 		return shm
 	}
 	return os.TempDir()

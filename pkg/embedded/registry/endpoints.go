@@ -325,7 +325,7 @@ func (r *Registry) oneVersion(req *http.Request, name string) ([]numbered, error
 	}
 	v, err := r.find(name, ref, false)
 	if err != nil && ref.latest {
-		return nil, nil //nolint:nilerr // see above
+		return nil, nil
 	}
 	if err != nil {
 		return nil, err

@@ -160,7 +160,7 @@ func TestErrorCodes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer resp.Body.Close() //nolint:errcheck // test
+	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusUnprocessableEntity || resp.Header.Get("Content-Type") != contentType {
 		t.Errorf("bad level: %s, %s", resp.Status, resp.Header.Get("Content-Type"))
 	}

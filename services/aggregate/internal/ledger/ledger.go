@@ -137,10 +137,10 @@ func dataError(err error) bool {
 	if !errors.As(err, &pg) {
 		return false
 	}
-	switch {
-	case pg.Code == "23505": // a row came to be meanwhile: the next try sees it
+	switch pg.Code {
+	case "23505": // a row came to be meanwhile: the next try sees it
 		return false
-	case pg.Code == "54000": // a key too long for an index
+	case "54000": // a key too long for an index
 		return true
 	default:
 		return strings.HasPrefix(pg.Code, "22") || strings.HasPrefix(pg.Code, "23")

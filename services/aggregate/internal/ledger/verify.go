@@ -74,7 +74,7 @@ func (l *Ledger) Verify(ctx context.Context, limit int) (Verified, error) {
 	if err != nil {
 		return Verified{}, fmt.Errorf("verify: %w", safe(err))
 	}
-	defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // it only read
+	defer tx.Rollback(context.WithoutCancel(ctx))
 	if _, err := tx.Exec(ctx, `SET LOCAL statement_timeout = 0`); err != nil {
 		return Verified{}, fmt.Errorf("verify: %w", safe(err))
 	}
