@@ -77,7 +77,7 @@ func (f *Follower) Run(ctx context.Context) error {
 		fetches.EachError(func(topic string, partition int32, err error) {
 			f.log.Warn("cannot follow a topic, trying again", "topic", topic, "partition", partition, "error", err)
 		})
-		if err := f.take(ctx, fetches); err != nil {
+		if err := f.take(ctx, fetches); err != nil && ctx.Err() == nil { // what is cut short by the end is no failure
 			return err
 		}
 	}
