@@ -184,6 +184,10 @@ func TestPages(t *testing.T) {
 	t.Logf("region %s, category %s, product %s: the page and SQL say %s %s", region, category, product, sql, currency)
 	dash.accessible("dashboard")
 	dash.shot("dashboard")
+	dash.do(chromedp.Navigate(d.url("/?tz=UTC&currency=USD")))
+	dash.wait(`document.documentElement.dataset.state === 'ready'`)
+	dash.accessible("dashboard, all sales")
+	dash.shot("overview")
 
 	shop := open(t, d.url("/shop"))
 	shop.wait(`document.querySelectorAll('#main .card').length > 0`)
