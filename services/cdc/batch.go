@@ -2,6 +2,7 @@ package cdc
 
 import (
 	"fmt"
+	"unsafe"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -10,7 +11,7 @@ import (
 )
 
 // batchBytes is about how large a batch of encoded records gets.
-const batchBytes = 512 << 10
+const batchBytes = 256 << 10
 
 // maxRecord is the largest record, key and value, that brokers take by default, less what the batch around it needs.
 const maxRecord = 1_000_000 - 1024
@@ -25,6 +26,7 @@ type batch struct {
 	records  []kgo.Record
 	position schemas.Position
 	boundary bool          // no source transaction is cut here
+	more     bool          // the source's next changes are here already
 	barrier  chan struct{} // closed when this and all before it are committed
 }
 
@@ -55,8 +57,11 @@ func (b *batch) finish() {
 	}
 }
 
+// recordBytes is about what a record takes beside its bytes: in refs, in records and in the client.
+const recordBytes = int(unsafe.Sizeof(ref{})+unsafe.Sizeof(kgo.Record{})) + 64
+
 // size is about how many bytes the batch holds in memory.
-func (b *batch) size() int { return len(b.buf) + 256*len(b.refs) }
+func (b *batch) size() int { return len(b.buf) + recordBytes*len(b.refs) }
 
 func (b *batch) reset() {
 	clear(b.refs)
@@ -64,10 +69,11 @@ func (b *batch) reset() {
 	*b = batch{buf: b.buf[:0], refs: b.refs[:0], records: b.records[:0]}
 }
 
-// pool recycles batches: one that is committed is not referred to any more.
+// pool recycles batches: one that is committed is not referred to any more. What it keeps is bounded by their number
+// and the largest that it takes back, together under 40 MB.
 type pool struct{ free chan *batch }
 
-func newPool() pool { return pool{free: make(chan *batch, 32)} }
+func newPool() pool { return pool{free: make(chan *batch, 24)} }
 
 func (p pool) get() *batch {
 	select {
@@ -79,7 +85,7 @@ func (p pool) get() *batch {
 }
 
 func (p pool) put(b *batch) {
-	if cap(b.buf) > 2*batchBytes { // one huge row must not stay for ever
+	if cap(b.buf) > 2*batchBytes || cap(b.refs) > batchBytes/64 { // one huge row, or many tiny ones, must not stay for ever
 		return
 	}
 	b.reset()

@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/millrace-io/millrace/pkg/embedded/broker/brokertest"
 	"github.com/millrace-io/millrace/pkg/embedded/pgtest"
 	"github.com/millrace-io/millrace/services/cdc/internal/pgoutput"
 	"github.com/millrace-io/millrace/services/cdc/internal/replica"
@@ -22,7 +21,7 @@ func TestStreamingSpeed(t *testing.T) {
 	}
 	primary, standby := pgtest.Pair(t)
 	prepare(t, primary)
-	s := newStore(t, primary, standby, brokertest.New(t), `CREATE TABLE lines (id bigint PRIMARY KEY, product text, quantity int, price numeric(10,2), at timestamptz, note text);
+	s := newStore(t, primary, standby, brokerProcess(t), `CREATE TABLE lines (id bigint PRIMARY KEY, product text, quantity int, price numeric(10,2), at timestamptz, note text);
 		CREATE PUBLICATION millrace FOR TABLE lines`)
 	s.cfg.ProgressInterval = 500 * time.Millisecond
 	s.cfg.TransactionInterval = DefaultConfig().TransactionInterval

@@ -251,7 +251,7 @@ func idleSlot(t *testing.T, p *pair) {
 	if err := r.stop(); err != nil {
 		t.Fatal(err)
 	}
-	pos, _, err := readPosition(t.Context(), s.kafka, s.registry, slog.New(slog.DiscardHandler), s.cfg.Slot)
+	pos, _, err := readPosition(t.Context(), s.kafka, s.registry, slog.New(slog.DiscardHandler), settled, s.cfg.Slot)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -423,7 +423,7 @@ func interruptedSnapshot(t *testing.T, p *pair) {
 		t.Fatal(err)
 	}
 	broker.dead.Store(false)
-	if pos, _, err := readPosition(t.Context(), s.kafka, s.registry, slog.New(slog.DiscardHandler), s.cfg.Slot); err != nil || pos.Snapshot != snapshotRunning {
+	if pos, _, err := readPosition(t.Context(), s.kafka, s.registry, slog.New(slog.DiscardHandler), settled, s.cfg.Slot); err != nil || pos.Snapshot != snapshotRunning {
 		t.Fatalf("the snapshot was not interrupted: %q, %v", pos.Snapshot, err)
 	}
 	s.exec(t, "DELETE FROM items WHERE id % 2 = 0")
@@ -470,6 +470,9 @@ func gapAfter(t *testing.T, p *pair, between func(*store), want string) *store {
 	}
 	s.exec(t, "DELETE FROM items WHERE id = 3; INSERT INTO items VALUES (11)")
 	p.standby.Sync(t)
+	waitFor(t, "the source to notice that nobody reads the slot", 20*time.Second, func() bool {
+		return p.standby.Query(t, "SELECT count(*) FROM pg_replication_slots WHERE active AND slot_name = $1", s.cfg.Slot) == "0"
+	})
 	between(s)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()

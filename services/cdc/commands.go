@@ -23,7 +23,7 @@ func Check(ctx context.Context, out io.Writer, cfg Config, source SourceConfig) 
 	if err != nil {
 		return err
 	}
-	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it has only read
+	defer conn.Close(context.WithoutCancel(ctx))
 	result, err := preflight.Run(ctx, conn, preflight.Request{URL: source.URL.Reveal(), Slot: cfg.Slot, Publication: cfg.Publication,
 		Tables: cfg.Tables, Personal: cfg.personal})
 	if err != nil {
@@ -43,7 +43,7 @@ func Check(ctx context.Context, out io.Writer, cfg Config, source SourceConfig) 
 
 // Status writes the recorded position and what the source says about the slot to out.
 func (s *Service) Status(ctx context.Context, out io.Writer) error {
-	p, have, err := readPosition(ctx, s.deps.Kafka, s.deps.Registry, s.deps.Log, s.cfg.Slot)
+	p, have, err := readPosition(ctx, s.deps.Kafka, s.deps.Registry, s.deps.Log, settled, s.cfg.Slot)
 	if err != nil {
 		return err
 	}
@@ -60,7 +60,7 @@ func (s *Service) Status(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it has only read
+	defer conn.Close(context.WithoutCancel(ctx))
 	slot, err := readSlot(ctx, conn, s.cfg.Slot)
 	if err != nil {
 		return err
@@ -90,7 +90,7 @@ func (s *Service) Reset(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer sql.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it has only read
+	defer sql.Close(context.WithoutCancel(ctx))
 	if err := s.awaitFree(ctx, sql); err != nil {
 		return err
 	}

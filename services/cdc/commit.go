@@ -19,6 +19,10 @@ const (
 	patience = 30 * time.Second
 	// longestTransaction is far below the broker's limit, for an open transaction stalls all readers.
 	longestTransaction = 10 * time.Second
+	// commitShare and longestBacklogged: while changes are waiting anyway, a transaction is let grow until its commit is a
+	// small part of the time that it takes.
+	commitShare       = 5
+	longestBacklogged = 250 * time.Millisecond
 )
 
 // errInDoubt: a Kafka transaction may or may not be committed; only reading the position again can tell.
@@ -36,12 +40,14 @@ type committer struct {
 	ack      func(pgoutput.LSN) // nil while there is no stream
 	position schemas.Position
 	boundary bool
+	more     bool // the next batch is on its way
 
 	open     bool
 	bytes    int
 	since    time.Time
 	last     time.Time // of the last commit
-	recorded int64     // LSN of the last recorded position
+	took     time.Duration
+	recorded int64 // LSN of the last recorded position
 	batches  []*batch
 	failed   atomic.Pointer[error]
 	ends     map[string][]int64 // touched by promises; they are done after a flush
@@ -74,6 +80,8 @@ func (c *committer) run(ctx context.Context, in <-chan *batch) error {
 // untilDue is how long to wait for more.
 func (c *committer) untilDue() time.Duration {
 	switch {
+	case c.open && c.boundary && c.more:
+		return max(0, c.backlogged()-time.Since(c.since))
 	case c.open && c.boundary:
 		return max(0, c.cfg.TransactionInterval-time.Since(c.last))
 	case c.open:
@@ -83,9 +91,14 @@ func (c *committer) untilDue() time.Duration {
 	}
 }
 
+// backlogged is how long a transaction is to be open while more is waiting.
+func (c *committer) backlogged() time.Duration {
+	return max(c.cfg.TransactionInterval, min(commitShare*c.took, longestBacklogged))
+}
+
 func (c *committer) take(ctx context.Context, b *batch) error {
 	b.position.Seq = max(b.position.Seq, c.position.Seq) // workers of a snapshot overtake each other
-	c.position, c.boundary = b.position, b.boundary
+	c.position, c.boundary, c.more = b.position, b.boundary, b.more
 	if len(b.records) > 0 && !c.open {
 		if err := c.begin(); err != nil {
 			return err
@@ -136,8 +149,8 @@ func (c *committer) maybeCommit(ctx context.Context, waiting int) error {
 	now := time.Now()
 	switch {
 	case c.open && c.bytes >= c.cfg.TransactionBytes:
-	case c.open && c.boundary && waiting == 0 && now.Sub(c.last) >= c.cfg.TransactionInterval:
-	case c.open && c.boundary && now.Sub(c.since) >= c.cfg.TransactionInterval:
+	case c.open && c.boundary && waiting == 0 && !c.more && now.Sub(c.last) >= c.cfg.TransactionInterval:
+	case c.open && c.boundary && now.Sub(c.since) >= c.backlogged():
 	case c.open && now.Sub(c.since) >= longestTransaction:
 	case !c.open && c.boundary && c.position.LSN > c.recorded && now.Sub(c.last) >= c.cfg.PositionInterval:
 		if err := c.begin(); err != nil {
@@ -156,6 +169,7 @@ func (c *committer) commit(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	begin := time.Now()
 	position := c.position
 	position.UpdatedAt = time.Now().UTC()
 	value, err := c.encoder.Append(nil, position)
@@ -173,6 +187,7 @@ func (c *committer) commit(ctx context.Context) error {
 		return fmt.Errorf("commit to Kafka: %w: %w", errInDoubt, err)
 	}
 	c.open, c.bytes, c.last, c.recorded = false, 0, time.Now(), position.LSN
+	c.took = c.last.Sub(begin)
 	if c.ack != nil {
 		c.ack(pgoutput.LSN(position.LSN))
 	}

@@ -14,7 +14,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/linkedin/goavro/v2"
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/millrace-io/millrace/pkg/avro"
@@ -329,14 +328,4 @@ func cell(v any) string {
 	default:
 		return fmt.Sprint(v)
 	}
-}
-
-func (s *store) admin(t testing.TB) *kadm.Client {
-	t.Helper()
-	cl, err := s.kafka.Client("test", slog.New(slog.DiscardHandler), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(cl.Close)
-	return kadm.NewClient(cl)
 }

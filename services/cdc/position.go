@@ -20,18 +20,25 @@ const (
 	snapshotDone    = "done"
 )
 
-// readPosition is the slot's committed position; false if there is none.
-func readPosition(ctx context.Context, cfg kafka.Config, registry *avro.Registry, log *slog.Logger, slot string) (schemas.Position, bool, error) {
+// readPosition is the slot's committed position; false if there is none. Up to settled it may be an older one, for the
+// topic is shared: another slot's open transaction hides what was committed behind it.
+func readPosition(ctx context.Context, cfg kafka.Config, registry *avro.Registry, log *slog.Logger, upTo extent, slot string) (schemas.Position, bool, error) {
 	decoder, err := avro.NewDecoder(registry, schemas.Latest(schemas.CDCPosition))
 	if err != nil {
 		return schemas.Position{}, false, err
 	}
 	var last []byte
-	_, _, err = scan(ctx, cfg, log, 0, func(r *kgo.Record) {
-		if !r.Attrs.IsControl() && string(r.Key) == slot {
-			last = r.Value
-		}
-	}, cfg.Name(schemas.CDCPosition))
+	topic := cfg.Name(schemas.CDCPosition)
+	// Compaction comes late: a busy slot leaves millions of positions before its last one, which is near the end.
+	for tail, more := int64(firstTail), true; last == nil && more && err == nil; tail *= nextTail {
+		var start, end map[partition]int64
+		start, end, err = scanTo(ctx, cfg, log, upTo, tail, func(r *kgo.Record) {
+			if !r.Attrs.IsControl() && string(r.Key) == slot {
+				last = r.Value
+			}
+		}, topic)
+		more = end[partition{topic, 0}]-start[partition{topic, 0}] >= tail
+	}
 	if err != nil || last == nil {
 		return schemas.Position{}, false, err
 	}

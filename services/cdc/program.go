@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
@@ -12,6 +14,9 @@ import (
 	"github.com/millrace-io/millrace/pkg/kafka"
 	"github.com/millrace-io/millrace/pkg/privacy"
 )
+
+// memoryLimit is the soft limit of the Go heap. What is held is bounded without it; garbage is collected sooner near it.
+const memoryLimit = 160 << 20
 
 // settings are the sections that the program reads.
 type settings struct {
@@ -45,6 +50,9 @@ func Program(version string) app.Program {
 			"Example: cdc check --config millrace.yaml && cdc run --config millrace.yaml",
 		Settings: s,
 		Build: func(_ context.Context, rt *app.Runtime) error {
+			if debug.SetMemoryLimit(-1) == math.MaxInt64 { // not set by GOMEMLIMIT
+				debug.SetMemoryLimit(memoryLimit)
+			}
 			deps, err := s.deps(rt, version)
 			if err != nil {
 				return err
@@ -56,7 +64,7 @@ func Program(version string) app.Program {
 			rt.Add("cdc", service)
 			return nil
 		},
-		Commands: []app.Command{s.check(version), s.status(version), s.reset(version)},
+		Commands: []app.Command{s.check(), s.status(version), s.reset(version)},
 	}
 }
 
@@ -73,7 +81,7 @@ func (s *settings) service(env app.Env, version string) (*Service, error) {
 	return service, nil
 }
 
-func (s *settings) check(version string) app.Command {
+func (s *settings) check() app.Command {
 	return app.Command{Use: "check", Short: "Look whether the source can be captured from, and say what is missing (exit code 3)",
 		Run: func(ctx context.Context, env app.Env, _ []string) error {
 			if s.Source.URL == "" {

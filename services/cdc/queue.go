@@ -71,12 +71,16 @@ const nap = time.Millisecond
 
 // gather naps unless much is waiting already.
 func (q *queue) gather(since time.Duration) {
-	q.mu.Lock()
-	waiting := len(q.buf)
-	q.mu.Unlock()
-	if since < nap && waiting < q.limit/4 {
+	if since < nap && q.waiting() < q.limit/4 {
 		time.Sleep(nap - since)
 	}
+}
+
+// waiting is how many bytes are there to be popped.
+func (q *queue) waiting() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.buf)
 }
 
 // pop waits for messages and takes all; spare becomes the next buffer. After close it gives what is left, then the

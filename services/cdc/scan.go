@@ -16,15 +16,40 @@ type partition struct {
 	id    int32
 }
 
-// scan reads committed records of whole topics up to their present ends. tail > 0 reads only about that many offsets
-// before each end. Records of one partition come in order; ends of transactions are passed too (IsControl).
+// extent says where a scan ends.
+type extent bool
+
+const (
+	settled    extent = false // before the first transaction that is open
+	everything extent = true  // at the end: transactions that are open, whose ever they are, are waited for
+)
+
+// scan reads committed records of whole topics up to their present, settled ends. tail > 0 reads only about that many
+// offsets before each end. Records of one partition come in order; ends of transactions are passed too (IsControl).
 func scan(ctx context.Context, cfg kafka.Config, log *slog.Logger, tail int64, each func(*kgo.Record), topics ...string) (start, end map[partition]int64, err error) {
-	cl, err := cfg.Client("cdc-scan", log, nil, kgo.KeepControlRecords())
+	return scanTo(ctx, cfg, log, settled, tail, each, topics...)
+}
+
+// How far before its end a topic is searched for its last data at first, and how much farther each time nothing was
+// found.
+const (
+	firstTail = 64
+	nextTail  = 64
+)
+
+// What a scan's client fetches at a time: compressed, so that a fetch is several times as much in memory.
+const (
+	scanBytes          = 2 << 20
+	scanPartitionBytes = 512 << 10
+)
+
+func scanTo(ctx context.Context, cfg kafka.Config, log *slog.Logger, upTo extent, tail int64, each func(*kgo.Record), topics ...string) (start, end map[partition]int64, err error) {
+	cl, err := cfg.Client("cdc-scan", log, nil, kgo.KeepControlRecords(), kgo.FetchMaxBytes(scanBytes), kgo.FetchMaxPartitionBytes(scanPartitionBytes))
 	if err != nil {
 		return nil, nil, err
 	}
 	defer cl.Close()
-	if start, end, err = bounds(ctx, cl, topics); err != nil {
+	if start, end, err = bounds(ctx, cl, upTo, topics); err != nil {
 		return nil, nil, err
 	}
 	assign := map[string]map[int32]kgo.Offset{}
@@ -62,7 +87,7 @@ func scan(ctx context.Context, cfg kafka.Config, log *slog.Logger, tail int64, e
 	return start, end, nil
 }
 
-func bounds(ctx context.Context, cl *kgo.Client, topics []string) (start, end map[partition]int64, err error) {
+func bounds(ctx context.Context, cl *kgo.Client, upTo extent, topics []string) (start, end map[partition]int64, err error) {
 	adm := kadm.NewClient(cl)
 	first, err := adm.ListStartOffsets(ctx, topics...)
 	if err == nil {
@@ -71,7 +96,11 @@ func bounds(ctx context.Context, cl *kgo.Client, topics []string) (start, end ma
 	if err != nil {
 		return nil, nil, fmt.Errorf("find the starts of %v: %w", topics, err)
 	}
-	last, err := adm.ListCommittedOffsets(ctx, topics...)
+	list := adm.ListCommittedOffsets
+	if upTo == everything {
+		list = adm.ListEndOffsets
+	}
+	last, err := list(ctx, topics...)
 	if err == nil {
 		err = last.Error()
 	}
@@ -108,7 +137,7 @@ func dataEnds(ctx context.Context, cfg kafka.Config, log *slog.Logger, topics ..
 	found := map[partition]int64{}
 	pending := topics
 	var all map[partition]int64
-	for tail := int64(64); len(pending) > 0; tail *= 64 {
+	for tail := int64(firstTail); len(pending) > 0; tail *= nextTail {
 		start, end, err := scan(ctx, cfg, log, tail, func(r *kgo.Record) {
 			if !r.Attrs.IsControl() {
 				found[partition{r.Topic, r.Partition}] = r.Offset + 1

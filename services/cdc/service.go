@@ -75,7 +75,7 @@ func (s *Service) capture(ctx context.Context) error {
 	wait := firstPause
 	fresh := false // take a new snapshot whatever the position says
 	for {
-		begin := time.Now()
+		begin, before := time.Now(), s.state.commits()
 		err := s.session(ctx, fresh)
 		fresh = false
 		if ctx.Err() != nil {
@@ -89,11 +89,15 @@ func (s *Service) capture(ctx context.Context) error {
 			s.deps.Log.Error("taking a new snapshot, as cdc.snapshot_on_gap asks for", "reason", err)
 			fresh = true
 		}
-		if time.Since(begin) > longestPause {
+		if time.Since(begin) > steady || s.state.commits() > before {
 			wait = firstPause
 		}
+		level := slog.LevelWarn
+		if wait == firstPause { // a single failure is what a fail-over looks like
+			level = slog.LevelInfo
+		}
 		s.metrics.restarts.Inc()
-		s.deps.Log.Warn("capture is interrupted, trying again", "error", err, "in", wait)
+		s.deps.Log.Log(ctx, level, "capture is interrupted, trying again", "error", err, "in", wait)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -103,7 +107,9 @@ func (s *Service) capture(ctx context.Context) error {
 	}
 }
 
+// Pauses between two sessions. A session that lived for so long, or that got anything into Kafka, begins with the first.
 const (
 	firstPause   = 100 * time.Millisecond
-	longestPause = 10 * time.Second
+	longestPause = 2 * time.Second
+	steady       = 10 * time.Second
 )

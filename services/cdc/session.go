@@ -65,7 +65,7 @@ func (s *Service) session(ctx context.Context, fresh bool) (err error) {
 	if err != nil {
 		return err
 	}
-	defer sql.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it has only read
+	defer sql.Close(context.WithoutCancel(ctx))
 	ses := &session{Service: s, sql: sql, pool: newPool()}
 	conn, err := ses.identify(ctx)
 	if err != nil {
@@ -153,7 +153,7 @@ func (s *session) openKafka(ctx context.Context) error {
 	}
 	var have bool
 	if err == nil {
-		s.position, have, err = readPosition(ctx, cfg, s.deps.Registry, s.deps.Log, s.cfg.Slot)
+		s.position, have, err = readPosition(ctx, cfg, s.deps.Registry, s.deps.Log, everything, s.cfg.Slot)
 	}
 	var encoder *avro.Encoder
 	if err == nil {
@@ -337,7 +337,7 @@ func (s *session) stream(ctx context.Context, conn *replica.Conn) error {
 		return err
 	}
 	s.position.Timeline = s.system.Timeline
-	s.commits.position, s.commits.recorded, s.commits.last = s.position, s.position.LSN, time.Now()
+	s.commits.position, s.commits.recorded, s.commits.last = s.position, s.position.LSN, time.Time{} // the first idle position is recorded at once
 	at := pgoutput.LSN(s.position.LSN)
 	stream, err := conn.Start(ctx, s.cfg.Slot, s.cfg.Publication, at)
 	if err != nil {

@@ -89,7 +89,7 @@ func (s *snapshot) worker(ctx context.Context, jobs <-chan catalog.Table) error 
 	if err != nil {
 		return err
 	}
-	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it has only read
+	defer conn.Close(context.WithoutCancel(ctx))
 	_, err = conn.Exec(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
 	if err == nil {
 		_, err = conn.Exec(ctx, "SET TRANSACTION SNAPSHOT '"+strings.ReplaceAll(s.name, "'", "''")+"'")

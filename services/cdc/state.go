@@ -15,6 +15,7 @@ type state struct {
 	ends     map[string][]int64 // offsets after the last data, by topic
 	reason   error              // why it does not stream
 	live     bool               // position and ends are those of a running stream
+	carried  int                // commits of streams, over all sessions
 }
 
 func newState() *state { return &state{reason: errors.New("not started")} }
@@ -43,7 +44,17 @@ func (s *state) committed(p schemas.Position, ends map[string][]int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.position = p
+	if s.live {
+		s.carried++
+	}
 	s.setEnds(ends)
+}
+
+// commits counts what streams have committed: a session that adds to it is no failed one.
+func (s *state) commits() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.carried
 }
 
 func (s *state) setEnds(ends map[string][]int64) {

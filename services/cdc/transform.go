@@ -63,6 +63,7 @@ type transform struct {
 	change   pgoutput.Change
 	event    rows.Event
 	out      *batch
+	more     bool // further messages are here already
 }
 
 // run reads the queue until it is closed; the queue's reason is returned.
@@ -74,7 +75,7 @@ func (t *transform) run(ctx context.Context, q *queue) error {
 			return err
 		}
 		begin := time.Now()
-		t.now = begin.UnixMicro()
+		t.now, t.more = begin.UnixMicro(), true
 		for rest := messages; len(rest) > 0; {
 			var m replica.Message
 			m, rest = nextMessage(rest)
@@ -82,6 +83,7 @@ func (t *transform) run(ctx context.Context, q *queue) error {
 				return err
 			}
 		}
+		t.more = q.waiting() > 0
 		if err := t.flush(ctx, nil); err != nil {
 			return err
 		}
@@ -460,6 +462,6 @@ func (t *transform) flush(ctx context.Context, barrier chan struct{}) error {
 	b := t.batch()
 	t.out = nil
 	b.finish()
-	b.position, b.boundary, b.barrier = t.position, !t.inTx, barrier
+	b.position, b.boundary, b.barrier, b.more = t.position, !t.inTx, barrier, t.more
 	return t.emit(ctx, b)
 }

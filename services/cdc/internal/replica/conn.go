@@ -3,6 +3,7 @@
 package replica
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -144,14 +145,24 @@ func (c *Conn) DropSlot(ctx context.Context, slot string) error {
 
 func quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
 
+// readBytes is how much of the stream is read at once: the server sends each change by itself.
+const readBytes = 128 << 10
+
 // Start begins the stream at a position. The connection belongs to the stream from then on.
 func (c *Conn) Start(ctx context.Context, slot, publication string, at pgoutput.LSN) (*Stream, error) {
 	command := fmt.Sprintf("START_REPLICATION SLOT %s LOGICAL %s (proto_version '1', publication_names '%s')",
 		quote(slot), at, strings.ReplaceAll(quote(publication), "'", "''"))
-	h, err := c.pg.Hijack()
+	// Nothing may be in the connection's own buffers, for ours takes their place.
+	err := c.pg.SyncConn(ctx)
+	var h *pgconn.HijackedConn
+	if err == nil {
+		h, err = c.pg.Hijack()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("start the stream of slot %s: %w", slot, err)
 	}
+	buffer := bufio.NewReaderSize(h.Conn, readBytes)
+	h.Frontend = pgproto3.NewFrontend(buffer, h.Conn)
 	stop := context.AfterFunc(ctx, func() { _ = h.Conn.SetReadDeadline(time.Now()) })
 	defer stop()
 	h.Frontend.Send(&pgproto3.Query{String: command})
@@ -167,7 +178,7 @@ func (c *Conn) Start(ctx context.Context, slot, publication string, at pgoutput.
 		}
 		switch m := msg.(type) {
 		case *pgproto3.CopyBothResponse:
-			return newStream(h, at), nil
+			return newStream(h, buffer, at), nil
 		case *pgproto3.ErrorResponse:
 			_ = h.Conn.Close()
 			return nil, fmt.Errorf("start the stream of slot %s: %w", slot, pgconn.ErrorResponseToPgError(m))

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"bufio"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -41,20 +42,21 @@ type Message struct {
 
 // Stream is a running stream of changes. Receive is for one goroutine; the other methods are safe for concurrent use.
 type Stream struct {
-	conn *pgconn.HijackedConn
+	conn   *pgconn.HijackedConn
+	buffer *bufio.Reader // what the frontend reads from
 
 	acked    atomic.Uint64
 	received atomic.Uint64
-	heard    atomic.Int64 // Unix nanoseconds of the last message
-	reading  atomic.Bool
-	asked    atomic.Bool // the server wants a status update
+	heard    atomic.Int64 // Unix nanoseconds of when the present or last Receive began
+	reading  atomic.Bool  // a Receive waits
+	asked    atomic.Bool  // the server wants a status update
 	stop     chan struct{}
 	done     chan struct{}
 	once     sync.Once
 }
 
-func newStream(conn *pgconn.HijackedConn, at pgoutput.LSN) *Stream {
-	s := &Stream{conn: conn, stop: make(chan struct{}), done: make(chan struct{})}
+func newStream(conn *pgconn.HijackedConn, buffer *bufio.Reader, at pgoutput.LSN) *Stream {
+	s := &Stream{conn: conn, buffer: buffer, stop: make(chan struct{}), done: make(chan struct{})}
 	s.acked.Store(uint64(at))
 	s.received.Store(uint64(at))
 	s.heard.Store(time.Now().UnixNano())
@@ -82,10 +84,13 @@ func (s *Stream) Ack(lsn pgoutput.LSN) {
 }
 
 // Pending tells whether a part of the next message is here already.
-func (s *Stream) Pending() bool { return s.conn.Frontend.ReadBufferLen() > 0 }
+func (s *Stream) Pending() bool {
+	return s.conn.Frontend.ReadBufferLen() > 0 || s.buffer.Buffered() > 0
+}
 
 // Receive waits for the next message.
 func (s *Stream) Receive() (Message, error) {
+	s.heard.Store(time.Now().UnixNano()) // while nobody read, nothing could be heard
 	s.reading.Store(true)
 	defer s.reading.Store(false)
 	for {
@@ -93,7 +98,6 @@ func (s *Stream) Receive() (Message, error) {
 		if err != nil {
 			return Message{}, fmt.Errorf("the source's connection ended: %w", err)
 		}
-		s.heard.Store(time.Now().UnixNano())
 		switch m := msg.(type) {
 		case *pgproto3.CopyData:
 			out, ok, err := s.decode(m.Data)
