@@ -40,6 +40,9 @@ const (
 	StorePrefix = "store."
 )
 
+// SalesChanged is the channel of the sales database on which aggregate announces, by NOTIFY, that totals have changed.
+const SalesChanged = "millrace_sales"
+
 // Partitions is the default number of partitions of a keyed topic.
 const Partitions = 6
 

@@ -9,7 +9,7 @@ import (
 type Config struct {
 	QueryTimeout   time.Duration `yaml:"query_timeout" doc:"how long one question may take, waiting for a connection included"`
 	Connections    int           `yaml:"connections" doc:"questions to the sales database at the same time; one connection more watches for changes"`
-	LiveInterval   time.Duration `yaml:"live_interval" doc:"how often the database is asked for changes, for all viewers together"`
+	LiveInterval   time.Duration `yaml:"live_interval" doc:"how often the database is asked for changes, for all viewers together, when aggregate announces none"`
 	KeepAlive      time.Duration `yaml:"keep_alive" doc:"how often a quiet live stream carries a comment, so that nobody between takes it for dead"`
 	MaxLiveClients int           `yaml:"max_live_clients" doc:"live streams at the same time"`
 	MaxRows        int           `yaml:"max_rows" doc:"rows of one answer"`

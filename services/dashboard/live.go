@@ -97,7 +97,7 @@ func (h *hub) set(to *message, m message) bool {
 	return true
 }
 
-func notify(c chan struct{}) {
+func notify(c chan<- struct{}) {
 	select {
 	case c <- struct{}{}:
 	default:

@@ -11,6 +11,7 @@ import (
 
 	"github.com/millrace-io/millrace/pkg/embedded/pgtest"
 	"github.com/millrace-io/millrace/pkg/postgres"
+	"github.com/millrace-io/millrace/schemas"
 )
 
 // event is one server-sent event.
@@ -134,6 +135,31 @@ func TestLiveSeesAChangeAndARestart(t *testing.T) {
 		t.Errorf("after the restart: %s", got.data)
 	}
 	s.ready(t)
+}
+
+// With a minute between two turns of its own, a change shows only because it was announced.
+func TestLiveHearsAnnouncements(t *testing.T) {
+	dsn := pgtest.Database(t)
+	migrate(t, dsn)
+	cfg := DefaultConfig()
+	cfg.LiveInterval = time.Minute
+	s := serve(t, dsn, time.Now, cfg)
+	s.ready(t)
+	s.conn = pgtest.Connect(t, dsn)
+	quarter := time.Now().UTC().Truncate(15 * time.Minute).Format(time.RFC3339)
+	s.complete(t, time.Now().UTC().Format(time.RFC3339))
+	stream := s.listen(t, "")
+	next(t, stream, 5*time.Second, "sales", nil)
+	s.sell(t, sold{quarter, "r", "c", "p", "EUR", 1, 1, 100, 0, 0})
+	eventually(t, 10*time.Second, "the announced change", func() bool {
+		s.exec(t, "NOTIFY "+schemas.SalesChanged) // again and again, for the service may have only begun to listen
+		select {
+		case e := <-stream:
+			return e.name == "sales" && decode[liveEvent](t, e.data).Totals[0].Net == "1.00"
+		case <-time.After(50 * time.Millisecond):
+			return false
+		}
+	})
 }
 
 func TestLiveResumes(t *testing.T) {

@@ -7,11 +7,14 @@ import (
 	"encoding/json"
 	"errors"
 	"math"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/millrace-io/millrace/pkg/postgres"
+	"github.com/millrace-io/millrace/schemas"
 	"github.com/millrace-io/millrace/services/dashboard/internal/calendar"
 )
 
@@ -35,21 +38,67 @@ type liveFreshness struct {
 	Reason string `json:"reason,omitempty" doc:"Why there are no numbers now"`
 }
 
-// watch asks the database for changes, once for all viewers, until ctx ends. It rests nine times as long as a question
-// took, so that watching never costs more than a tenth of one connection.
+// watch asks the database for changes, once for all viewers, until ctx ends: when aggregate announces some, and every
+// live_interval in any case. It rests nine times as long as a question took, so that watching never costs more than a
+// tenth of one connection.
 func (s *Service) watch(ctx context.Context, pool *pgxpool.Pool) {
+	announced := make(chan struct{}, 1)
+	var listening sync.WaitGroup
+	listening.Go(func() { s.listen(ctx, pool, announced) })
+	defer listening.Wait()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	var rested time.Time // no question before it
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-s.hub.wanted: // the first viewer does not wait for the next turn
+		case <-announced:
+			if wait := time.Until(rested); wait > 0 {
+				timer.Reset(wait)
+				continue
+			}
 		case <-timer.C:
 		}
 		begin := time.Now()
 		s.look(ctx, pool)
-		timer.Reset(max(s.cfg.LiveInterval, 9*time.Since(begin)))
+		rest := 9 * time.Since(begin)
+		rested = time.Now().Add(rest)
+		timer.Reset(max(s.cfg.LiveInterval, rest))
+	}
+}
+
+// listenPause is between tries to listen: without it the timer still finds every change.
+const listenPause = 2 * time.Second
+
+// listen passes on aggregate's announcements until ctx ends.
+func (s *Service) listen(ctx context.Context, pool *pgxpool.Pool, announced chan<- struct{}) {
+	for ctx.Err() == nil {
+		if err := s.listenOnce(ctx, pool, announced); err != nil && ctx.Err() == nil {
+			s.deps.Log.Debug("not listening for changes", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(listenPause):
+		}
+	}
+}
+
+func (s *Service) listenOnce(ctx context.Context, pool *pgxpool.Pool, announced chan<- struct{}) error {
+	conn, err := pgx.ConnectConfig(ctx, pool.Config().ConnConfig) // its own: it is never given back to others
+	if err != nil {
+		return postgres.Cause(err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	if _, err := conn.Exec(ctx, "LISTEN "+schemas.SalesChanged); err != nil {
+		return err
+	}
+	for {
+		if _, err := conn.WaitForNotification(ctx); err != nil {
+			return err
+		}
+		notify(announced)
 	}
 }
 

@@ -24,8 +24,6 @@ import (
 const (
 	// Sink names this database in the tables of positions and progress.
 	Sink = "postgres"
-	// Channel is what the hours that changed are announced on, by NOTIFY.
-	Channel = "millrace_sales"
 
 	application = "aggregate"
 	database    = "sales database (sales.url)"

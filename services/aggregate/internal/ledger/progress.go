@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"time"
+
+	"github.com/millrace-io/millrace/schemas"
 )
 
 // Progress is what the totals are complete through.
@@ -44,7 +46,7 @@ func (l *Ledger) Waiting(ctx context.Context) (int64, error) {
 // maxHours keeps an announcement below the 8000 bytes that a notification may have.
 const maxHours = 200
 
-// Announce tells listeners on [Channel] which hours have changed: {"hours":["2026-03-01T10:00:00Z"]}, or {"all":true}
+// Announce tells listeners on [schemas.SalesChanged] which hours have changed: {"hours":["2026-03-01T10:00:00Z"]}, or {"all":true}
 // if they are many. It is a hint: a lost one is not sent again.
 func (l *Ledger) Announce(ctx context.Context, hours []time.Time) error {
 	message := struct {
@@ -60,7 +62,7 @@ func (l *Ledger) Announce(ctx context.Context, hours []time.Time) error {
 	if err != nil {
 		return fmt.Errorf("announce the changed hours: %w", err)
 	}
-	if _, err := l.pool.Exec(ctx, `SELECT pg_notify($1, $2)`, Channel, string(payload)); err != nil {
+	if _, err := l.pool.Exec(ctx, `SELECT pg_notify($1, $2)`, schemas.SalesChanged, string(payload)); err != nil {
 		return fmt.Errorf("announce the changed hours: %w", safe(err))
 	}
 	return nil
