@@ -70,6 +70,7 @@ $(VULN):
 .PHONY: e2e
 e2e: build ## End to end on the embedded parts: real input, kill -9, the pages in a browser (about 10 minutes)
 	$(GO) test -tags e2e -count=1 -timeout 30m -v ./test/e2e/...
+	$(GO) test -tags e2e -count=1 -timeout 10m -v -run InABrowser ./services/demo ./services/dashboard
 
 .PHONY: test-real
 test-real: build ## The same on Apache Kafka and Apicurio (Java and Maven), plus the suites that need them
@@ -80,8 +81,8 @@ compose-e2e: ## Bring docker-compose.yml up, check it, take it down (needs a Doc
 	bash test/compose/run.sh
 
 .PHONY: bench
-bench: ## Speed, as ratios to what it is compared with in the same run
-	$(GO) test -tags bench -count=1 -timeout 30m -v ./test/bench/...
+bench: build ## Speed, as ratios to what it is compared with in the same run (BENCH_FLAGS=-short for a quick look)
+	$(GO) test -tags bench -count=1 -timeout 30m -v $(BENCH_FLAGS) ./test/bench/...
 
 ##@ Containers
 

@@ -225,7 +225,7 @@ func (p *parts) Run(ctx context.Context) error {
 	case <-ctx.Done():
 		return nil
 	case s := <-died:
-		return fmt.Errorf("a PostgreSQL of ours ended by itself: %w", s.Err())
+		return fullDisk(fmt.Errorf("a PostgreSQL of ours ended by itself: %w", s.Err()), p.dir)
 	}
 }
 

@@ -8,10 +8,8 @@ import (
 	"math"
 	"os"
 	"runtime/debug"
-	"syscall"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/spf13/cobra"
 
 	"github.com/millrace-io/millrace/pkg/app"
@@ -108,16 +106,6 @@ func build(ctx context.Context, rt *app.Runtime, s *settings, version string, ou
 	rt.Add("totals", &totals{dsn: p.sales.DSN("postgres", salesDatabase)})
 	rt.OnReady(func() { banner(out, rt, s, p, time.Since(begin)) })
 	return nil
-}
-
-// fullDisk adds what to do to an error whose cause is that the disk of the data directory is full.
-func fullDisk(err error, dir string) error {
-	const sqlstate = "53100"
-	var pg *pgconn.PgError
-	if errors.Is(err, syscall.ENOSPC) || errors.As(err, &pg) && pg.Code == sqlstate {
-		return fmt.Errorf("%w: the disk that holds %s is full; free some space, or choose a directory on another disk with --data-dir", err, dir)
-	}
-	return err
 }
 
 // addDemo fills the store before capture begins, so that the history is one snapshot, and adds its trickle and shop.
