@@ -36,6 +36,7 @@ finish() {
   if [ -n "$compose_up" ]; then
     if [ $status -ne 0 ]; then
       docker compose ps --all
+      docker compose --profile tools run --rm --no-deps admin status || true # shows which stage is behind
       docker compose logs --no-color --tail 40
     fi
     if [ -n "$events" ]; then kill "$events" 2>/dev/null || true; fi
