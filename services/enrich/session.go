@@ -333,7 +333,7 @@ func (s *session) findEnds(ctx context.Context, generation int) error {
 	topics := []string{s.deps.Kafka.Name(schemas.SalesOrders), s.deps.Kafka.Name(schemas.SalesLines), s.deps.Kafka.Name(schemas.SalesProducts)}
 	pause := firstPause
 	for {
-		ends, err := s.dataEnds(ctx, topics)
+		ends, err := s.tryDataEnds(ctx, topics)
 		if err == nil {
 			s.outputs.raise(ends)
 			s.outputs.complete(generation)
@@ -350,6 +350,16 @@ func (s *session) findEnds(ctx context.Context, generation int) error {
 		}
 		pause = min(2*pause, lastPause)
 	}
+}
+
+// endsPatience bounds one look at the ends: an open transaction is over by then, and a reader that makes no headway is
+// better made anew than waited for without a word.
+const endsPatience = 2 * txnTimeout
+
+func (s *session) tryDataEnds(ctx context.Context, topics []string) (map[schemas.Partition]int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, endsPatience)
+	defer cancel()
+	return s.dataEnds(ctx, topics)
 }
 
 // apply takes the records of a poll.
