@@ -73,15 +73,6 @@ func compacted(name string, partitions int32) kafka.Topic {
 	return kafka.Topic{Name: name, Partitions: partitions, Compact: true, Retention: 30 * day, MinLag: day}
 }
 
-// Subjects are the names under which our own schemas are released: the topic's name and "-value".
-func Subjects() []string {
-	var out []string
-	for _, t := range Topics() {
-		out = append(out, Subject(t.Name))
-	}
-	return out
-}
-
 // Subject is the registry's subject of a topic's values.
 func Subject(topic string) string { return topic + "-value" }
 

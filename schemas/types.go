@@ -91,11 +91,10 @@ type EnrichedActivity struct {
 	RefSeq      int64  `avro:"ref_seq"`
 }
 
-// Actions are the values of Activity.Action.
-var actions = [...]string{"view", "search", "add_to_cart", "remove_from_cart", "checkout", "purchase", "rate"}
-
 // Actions are the values that Activity.Action may have.
-func Actions() []string { return append([]string(nil), actions[:]...) }
+func Actions() [7]string {
+	return [...]string{"view", "search", "add_to_cart", "remove_from_cart", "checkout", "purchase", "rate"}
+}
 
 // Quarantined is a value of the quarantine topic.
 type Quarantined struct {

@@ -176,19 +176,19 @@ func TestPasswordOfTheAddressIsUsed(t *testing.T) {
 			http.Error(w, "who?", http.StatusUnauthorized)
 			return
 		}
-		_, _ = w.Write([]byte(`["AVRO"]`))
+		_, _ = w.Write([]byte(`{"id":1}`))
 	}))
 	defer srv.Close()
-	if err := client(t, strings.Replace(srv.URL, "http://", "http://user:hunter2@", 1)).Ping(t.Context()); err != nil {
+	if _, err := client(t, strings.Replace(srv.URL, "http://", "http://user:hunter2@", 1)).Register(t.Context(), "s-value", v1); err != nil {
 		t.Error(err)
 	}
-	if err := client(t, srv.URL).Ping(t.Context()); err == nil {
+	if _, err := client(t, srv.URL).Register(t.Context(), "s-value", v1); err == nil {
 		t.Error("the registry was reached without the password")
 	}
 }
 
 func TestUnreachableRegistryIsNamedWithoutPassword(t *testing.T) {
-	err := client(t, "http://user:hunter2@127.0.0.1:1").Ping(t.Context())
+	_, err := client(t, "http://user:hunter2@127.0.0.1:1").Register(t.Context(), "s-value", v1)
 	if !errors.Is(err, avro.ErrUnavailable) || !strings.Contains(err.Error(), "127.0.0.1:1") || strings.Contains(err.Error(), "hunter2") {
 		t.Fatal(err)
 	}

@@ -169,16 +169,6 @@ func (r *Registry) fetch(ctx context.Context, id int) (*avro.Schema, error) {
 	return s, nil
 }
 
-// Ping asks the registry for its subjects: nil when it answers.
-func (r *Registry) Ping(ctx context.Context) error {
-	if _, err := r.client.SupportedTypes(ctx); err != nil {
-		if _, err2 := r.client.Subjects(ctx); err2 != nil {
-			return r.classify("reach the registry", err2)
-		}
-	}
-	return nil
-}
-
 func (r *Registry) classify(what string, err error) error {
 	var re *sr.ResponseError
 	var ue *url.Error

@@ -151,20 +151,24 @@ func (r *reader) id(field string, value []byte) string {
 }
 
 func (r *reader) action(value []byte) string {
-	const hint = "one of view, search, add_to_cart, remove_from_cart, checkout, purchase, rate"
 	if value[0] != '"' {
-		r.fault("action", CodeType, "is not a string", hint)
+		r.fault("action", CodeType, "is not a string", actionHint())
 		return ""
 	}
 	// The contract's own string is returned, so that no event keeps one of its own.
 	given := unquoteBytes(value)
-	for _, a := range [...]string{"view", "search", "add_to_cart", "remove_from_cart", "checkout", "purchase", "rate"} {
+	for _, a := range schemas.Actions() {
 		if string(given) == a {
 			return a
 		}
 	}
-	r.fault("action", CodeUnknown, "is not a known action", hint)
+	r.fault("action", CodeUnknown, "is not a known action", actionHint())
 	return ""
+}
+
+func actionHint() string {
+	all := schemas.Actions()
+	return "one of " + strings.Join(all[:], ", ")
 }
 
 func (r *reader) quantity(value []byte) *int64 {
@@ -235,7 +239,7 @@ func (r *reader) finish(from Origin) {
 		missing("session_id", "an id of the visit that stays the same until it ends")
 	}
 	if a.Action == "" && !r.faulty("action") {
-		missing("action", "one of view, search, add_to_cart, remove_from_cart, checkout, purchase, rate")
+		missing("action", actionHint())
 	}
 	switch a.Action {
 	case "view", "add_to_cart", "remove_from_cart", "rate":
