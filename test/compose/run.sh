@@ -43,6 +43,8 @@ finish() {
     docker compose --profile '*' down --volumes --remove-orphans >"$run/down.log" 2>&1 || { cat "$run/down.log"; status=1; }
     nothing_left || status=1
     step "taken down"
+    # What failed stands last, where it is looked for first.
+    if [ $status -ne 0 ] && [ -s "$run/looked" ]; then grep -v '^=== RUN' "$run/looked" || true; fi
   fi
   if [ -n "$engine" ]; then stop_engine; fi
   rm -rf "$run"
@@ -120,7 +122,7 @@ up() {
   docker compose up --detach --wait --wait-timeout 300 "${parts[@]}" >"$run/up.log" 2>&1 || { tail -40 "$run/up.log"; exit 1; }
 }
 look() { # the tests with such names, in the order of the files
-  (cd "$here" && "$run/look" -test.v -test.failfast -test.run "$1")
+  (cd "$here" && "$run/look" -test.v -test.failfast -test.run "$1") | tee "$run/looked"
 }
 no_oom() {
   docker compose stats --no-stream --format 'table {{.Name}}\t{{.MemUsage}}\t{{.MemPerc}}'
