@@ -88,7 +88,12 @@ func examples() map[string]any {
 		Progress: &Claim{Stage: "enrich", Instance: "0", ValidThrough: at, SourceLSN: 99, ReportedAt: at, Fresh: true, Covers: []Partition{{Topic: "t", Partition: 1}},
 			Ends: []PartitionOffset{{Topic: "t", Partition: 2, Offset: 3}}, Incomplete: []string{"public.x"}},
 		CDCPosition: &Position{Slot: "millrace", SystemID: "7", Timeline: 1, LSN: 2, CommitTime: at, TxLSN: 3, TxOrdinal: 4, Seq: 5, Snapshot: "done", SnapshotLSN: 6,
-			Stopped: map[string]string{"public.x": "why"}, UpdatedAt: at},
+			Stopped: map[string]string{"public.x": "why"}, UpdatedAt: at, PublicationID: 7, Members: map[string]int64{"public.x": 8},
+			Jobs:     []Job{{ID: "j", Kind: CaptureSnapshot, Table: "public.x", Where: "a > 1", Next: 9, Blocks: 10, FileNode: 11, Rows: 12, StartedAt: at}},
+			Poisoned: map[string][][]byte{"public.x": {{1, 2}}}, Versions: map[string]int32{"public.x": 2}, Requests: 13},
+		CDCRequests: &CaptureRequest{RequestID: "r", Slot: "millrace", Kind: CaptureResume, Tables: []string{"public.x"}, Where: "a > 1", Version: 2, RequestedAt: at},
+		CDCNotifications: &CaptureNotification{Slot: "millrace", At: at, Kind: NoteDone, Table: "public.x", RequestID: "r", Message: "m",
+			Details: map[string]string{"rows": "1"}},
 		EnrichWaiting: &Waiting{InputTopic: "store.public.orders", InputPartition: 1, Missing: []string{"customers/1"}, OutputTopic: SalesOrders, OutputKey: "1", Image: []byte{1}},
 	}
 }
@@ -121,6 +126,16 @@ func TestTypesFitTheirSchemas(t *testing.T) {
 	}
 }
 
+// firstReleases are the examples as the golden records hold them: what later versions added has its default.
+func firstReleases() map[string]any {
+	out := examples()
+	p := out[CDCPosition].(*Position)
+	*p = Position{Slot: p.Slot, SystemID: p.SystemID, Timeline: p.Timeline, LSN: p.LSN, CommitTime: p.CommitTime, TxLSN: p.TxLSN, TxOrdinal: p.TxOrdinal,
+		Seq: p.Seq, Snapshot: p.Snapshot, SnapshotLSN: p.SnapshotLSN, Stopped: p.Stopped, UpdatedAt: p.UpdatedAt,
+		Members: map[string]int64{}, Jobs: []Job{}, Poisoned: map[string][][]byte{}, Versions: map[string]int32{}}
+	return out
+}
+
 // golden holds a record of each contract as it was first released: it must be readable for ever.
 //
 //go:embed testdata/golden.json
@@ -131,7 +146,7 @@ func TestGoldenRecordsAreStillRead(t *testing.T) {
 	if err := json.Unmarshal(golden, &records); err != nil {
 		t.Fatal(err)
 	}
-	want := examples()
+	want := firstReleases()
 	for topic := range want {
 		data, ok := records[topic]
 		if !ok {

@@ -35,6 +35,8 @@ const (
 	RecommendationsServed = "recommendations.served"
 	Progress              = "progress"
 	CDCPosition           = "cdc.position"
+	CDCRequests           = "cdc.requests"
+	CDCNotifications      = "cdc.notifications"
 	EnrichWaiting         = "enrich.waiting"
 	// StorePrefix begins the names of the topics that cdc derives: store.<schema>.<table>.
 	StorePrefix = "store."
@@ -60,6 +62,8 @@ func Topics() []kafka.Topic {
 		{Name: RecommendationsServed, Partitions: Partitions, Retention: 30 * day},
 		compacted(Progress, 1),
 		compacted(CDCPosition, 1),
+		{Name: CDCRequests, Partitions: 1, Retention: 7 * day},
+		{Name: CDCNotifications, Partitions: 1, Retention: 30 * day},
 		compacted(EnrichWaiting, 1),
 	}
 }

@@ -193,7 +193,72 @@ type Position struct {
 	SnapshotLSN int64             `avro:"snapshot_lsn"`
 	Stopped     map[string]string `avro:"stopped"`
 	UpdatedAt   time.Time         `avro:"updated_at"`
+
+	PublicationID int64               `avro:"publication_id"`
+	Members       map[string]int64    `avro:"members"`
+	Jobs          []Job               `avro:"jobs"`
+	Poisoned      map[string][][]byte `avro:"poisoned"`
+	Versions      map[string]int32    `avro:"versions"`
+	Requests      int64               `avro:"requests"`
 }
+
+// Job is work on one table beside the stream.
+type Job struct {
+	ID        string    `avro:"id"`
+	Kind      string    `avro:"kind"`
+	Table     string    `avro:"table"`
+	Where     string    `avro:"where"`
+	Next      int64     `avro:"next"`
+	Blocks    int64     `avro:"blocks"`
+	FileNode  int64     `avro:"file_node"`
+	Rows      int64     `avro:"rows"`
+	StartedAt time.Time `avro:"started_at"`
+}
+
+// Kinds of job, and of request.
+const (
+	CaptureSnapshot  = "snapshot"  // write every row again
+	CaptureReconcile = "reconcile" // write what differs
+	CaptureKeys      = "keys"      // write the rows of some keys; a job only
+	CapturePause     = "pause"     // a request only
+	CaptureResume    = "resume"    // a request only
+)
+
+// CaptureRequest is a value of cdc.requests.
+type CaptureRequest struct {
+	RequestID   string    `avro:"request_id"`
+	Slot        string    `avro:"slot"`
+	Kind        string    `avro:"kind"`
+	Tables      []string  `avro:"tables"`
+	Where       string    `avro:"where"`
+	Version     int32     `avro:"version"`
+	RequestedAt time.Time `avro:"requested_at"`
+}
+
+// CaptureNotification is a value of cdc.notifications.
+type CaptureNotification struct {
+	Slot      string            `avro:"slot"`
+	At        time.Time         `avro:"at"`
+	Kind      string            `avro:"kind"`
+	Table     string            `avro:"table"`
+	RequestID string            `avro:"request_id"`
+	Message   string            `avro:"message"`
+	Details   map[string]string `avro:"details"`
+}
+
+// Kinds of notification.
+const (
+	NoteStarted       = "started"
+	NoteProgress      = "progress"
+	NoteDone          = "done"
+	NoteRefused       = "refused"
+	NoteStopped       = "stopped"
+	NoteResumed       = "resumed"
+	NoteGap           = "gap"
+	NoteQuarantined   = "quarantined"
+	NoteSlotDropped   = "slot_dropped"
+	NoteSchemaChanged = "schema_changed"
+)
 
 // Waiting is a value of enrich.waiting.
 type Waiting struct {

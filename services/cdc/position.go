@@ -63,7 +63,8 @@ func withStopped(p schemas.Position, table, reason string) schemas.Position {
 func ownTopics() []kafka.Topic {
 	var out []kafka.Topic
 	for _, t := range schemas.Topics() {
-		if t.Name == schemas.CDCPosition || t.Name == schemas.Progress {
+		switch t.Name {
+		case schemas.CDCPosition, schemas.Progress, schemas.CDCRequests, schemas.CDCNotifications:
 			out = append(out, t)
 		}
 	}
