@@ -26,15 +26,31 @@ type inputs struct {
 	committed  map[schemas.Partition]int64
 	generation int // counts assignments
 	heartbeat  time.Time
+	asked      time.Time // since when the offsets of an assignment are awaited; zero if they are not
 }
 
 func newInputs() *inputs { return &inputs{committed: map[schemas.Partition]int64{}} }
 
 // begin forgets what we had before a new assignment.
-func (in *inputs) begin(context.Context, *kgo.Client, map[string][]int32) {
+func (in *inputs) begin(_ context.Context, _ *kgo.Client, parts map[string][]int32) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	clear(in.committed)
+	in.asked = time.Time{}
+	if len(parts) > 0 {
+		in.asked = time.Now()
+	}
+}
+
+// withheld tells for how long the group has kept the offsets of our assignment from us, which it does while a
+// transaction with offsets of these partitions is open.
+func (in *inputs) withheld() time.Duration {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.asked.IsZero() {
+		return 0
+	}
+	return time.Since(in.asked)
 }
 
 // assigned takes over the offsets from which the group goes on. It is called after they were fetched, so that the
@@ -49,6 +65,7 @@ func (in *inputs) assigned(_ context.Context, offsets map[string]map[int32]kgo.O
 	}
 	if len(offsets) > 0 {
 		in.generation++
+		in.asked = time.Time{}
 	}
 	return offsets, nil
 }
@@ -56,6 +73,7 @@ func (in *inputs) assigned(_ context.Context, offsets map[string]map[int32]kgo.O
 func (in *inputs) lost(_ context.Context, _ *kgo.Client, parts map[string][]int32) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	in.asked = time.Time{}
 	for topic, list := range parts {
 		for _, p := range list {
 			delete(in.committed, schemas.Partition{Topic: topic, Partition: p})

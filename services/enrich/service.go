@@ -46,6 +46,8 @@ type Service struct {
 	streams atomic.Bool
 
 	maxWaiting int // bytes of memory for images that wait
+
+	offsetsPatience time.Duration // with a group that keeps the offsets of our partitions back
 }
 
 // New checks the configuration, reads the mapping and makes the service. It does no other I/O.
@@ -70,7 +72,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	}
 	log := deps.Log.With("service", stage)
 	return &Service{cfg: cfg, deps: deps, log: log, set: images.New(m), metrics: metrics, status: newStatus(log, metrics.stalled),
-		maxWaiting: maxWaiting}, nil
+		maxWaiting: maxWaiting, offsetsPatience: offsetsPatience}, nil
 }
 
 // Run works until ctx ends, when it returns nil. A broker or a registry that is away is waited for.

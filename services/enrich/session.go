@@ -30,6 +30,7 @@ const (
 	endTimeout       = 20 * time.Second       // to end a transaction that is under way
 	txnTimeout       = 10 * time.Second       // after which brokers give up the transaction of one that vanished
 	rebalanceTimeout = txnTimeout             // that the group waits for one who does not come back: its transaction is over by then
+	offsetsPatience  = 2 * txnTimeout         // by then the transactions of others that keep offsets from us are over
 	fetchWait        = 100 * time.Millisecond // of a fetch without records: a partition that is not part of it waits for its end
 )
 
@@ -172,18 +173,16 @@ func (s *session) bootstrap(ctx context.Context) error {
 
 // stream joins the group and works until ctx ends.
 func (s *session) stream(ctx context.Context, work *errgroup.Group) error {
-	if err := s.join(); err != nil {
-		return err
-	}
-	defer s.group.Close()
-	// A transaction that our predecessor left open ends here. Without that, the group would keep its offsets from us until
-	// the transaction's time is up, and without offsets we would never begin one of our own.
-	if _, _, err := s.group.Client().ProducerID(ctx); err != nil {
+	if err := s.endOpenTransaction(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}
 		return fmt.Errorf("end the transaction of an earlier life: %w", err)
 	}
+	if err := s.join(); err != nil {
+		return err
+	}
+	defer s.group.Close()
 	s.streams.Store(true)
 	for ctx.Err() == nil {
 		err := s.step(ctx, work)
@@ -240,6 +239,9 @@ func (s *session) step(ctx context.Context, work *errgroup.Group) error {
 		s.status.clear(partKafka)
 	} else {
 		s.status.stall(partKafka, errors.New("the group has not heard from us lately: joining it, or Kafka does not answer"))
+	}
+	if waited := s.inputs.withheld(); waited > s.offsetsPatience {
+		return fmt.Errorf("the group has kept the offsets of our partitions back for %v, as if a transaction of ours were open: ending it", waited.Round(time.Second))
 	}
 	if err := s.gate(ctx, work); err != nil {
 		return err
