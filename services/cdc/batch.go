@@ -33,9 +33,9 @@ type batch struct {
 // ref is a record whose bytes are in buf, which may still move.
 type ref struct {
 	topic           string
-	key, value, end int // value == end: a tombstone
-	table           *tableMetrics
-	op              byte
+	key, value, end int           // value == end: a tombstone
+	table           *tableMetrics // nil: of no table
+	op              byte          // 0: not an event of its own, as a tombstone
 	headers         []kgo.RecordHeader
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"path"
 	"regexp"
+	"runtime"
 	"strings"
 	"time"
 
@@ -32,6 +33,7 @@ type Config struct {
 	TransactionInterval time.Duration `yaml:"transaction_interval" doc:"least time between two Kafka transactions under load; a lonely change does not wait"`
 	TransactionBytes    int           `yaml:"transaction_bytes" doc:"bytes after which a Kafka transaction is committed, within a source transaction if need be"`
 	QueueBytes          int           `yaml:"queue_bytes" doc:"bytes of changes that wait to be encoded; when full, the source is not read"`
+	EncodeWorkers       int           `yaml:"encode_workers" doc:"goroutines that encode the stream's changes; 0 takes one less than there are processors, 4 at most"`
 	SnapshotWorkers     int           `yaml:"snapshot_workers" doc:"tables that a snapshot reads at the same time"`
 	ProgressInterval    time.Duration `yaml:"progress_interval" doc:"how often progress is claimed"`
 	SlotTimeout         time.Duration `yaml:"slot_timeout" doc:"how long one attempt to create the slot may take"`
@@ -99,10 +101,21 @@ func (c Config) validateSizes() error {
 	if c.QueueBytes < 64<<10 {
 		return fmt.Errorf("queue_bytes: %d is too small; 65536 is the least", c.QueueBytes)
 	}
+	if c.EncodeWorkers < 0 || c.EncodeWorkers > 64 {
+		return fmt.Errorf("encode_workers: %d must be between 0 and 64", c.EncodeWorkers)
+	}
 	if c.SnapshotWorkers < 1 || c.SnapshotWorkers > 32 {
 		return fmt.Errorf("snapshot_workers: %d must be between 1 and 32", c.SnapshotWorkers)
 	}
 	return nil
+}
+
+// encodeWorkers is EncodeWorkers, or what suits the machine.
+func (c Config) encodeWorkers() int {
+	if c.EncodeWorkers > 0 {
+		return c.EncodeWorkers
+	}
+	return max(1, min(runtime.GOMAXPROCS(0)-1, 4))
 }
 
 // personal tells whether a column is one of Tokenise.

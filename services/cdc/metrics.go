@@ -7,6 +7,8 @@ import (
 type metrics struct {
 	rows         *prometheus.CounterVec // table, op
 	dropped      *prometheus.CounterVec // table
+	quarantined  *prometheus.CounterVec // table
+	poisoned     *prometheus.GaugeVec   // table
 	in           prometheus.Counter
 	out          prometheus.Counter
 	transactions prometheus.Counter
@@ -22,7 +24,11 @@ type metrics struct {
 }
 
 // tableMetrics are a table's counters, resolved once.
-type tableMetrics struct{ create, update, remove, read, dropped prometheus.Counter }
+type tableMetrics struct {
+	name                                               string
+	create, update, remove, read, dropped, quarantined prometheus.Counter
+	poisoned                                           prometheus.Gauge
+}
 
 func (t *tableMetrics) of(op byte) prometheus.Counter {
 	switch op {
@@ -32,6 +38,8 @@ func (t *tableMetrics) of(op byte) prometheus.Counter {
 		return t.update
 	case 'd':
 		return t.remove
+	case opQuarantined:
+		return t.quarantined
 	default:
 		return t.read
 	}
@@ -52,6 +60,10 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			Help: "Row events committed to Kafka."}, []string{"table", "op"}),
 		dropped: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "millrace", Subsystem: "cdc", Name: "dropped_total",
 			Help: "Changes of stopped tables, which the next snapshot brings in."}, []string{"table"}),
+		quarantined: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "millrace", Subsystem: "cdc", Name: "quarantined_total",
+			Help: "Rows that do not fit and went to quarantine."}, []string{"table"}),
+		poisoned: prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "millrace", Subsystem: "cdc", Name: "poisoned_keys",
+			Help: "Keys whose row is not in its topic as it is in the table, for it does not fit."}, []string{"table"}),
 		in:           counter("in_total", "Changes received from the source, repeated ones not counted."),
 		out:          counter("out_total", "Records committed to Kafka, tombstones included."),
 		transactions: counter("transactions_total", "Source transactions received."),
@@ -68,7 +80,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.rows, m.dropped, m.in, m.out, m.transactions, m.kafkaTx, m.restarts, m.stopped,
+	for _, c := range []prometheus.Collector{m.rows, m.dropped, m.quarantined, m.poisoned, m.in, m.out, m.transactions, m.kafkaTx, m.restarts, m.stopped,
 		m.lagBytes, m.lagSeconds, m.retained, m.snapshotDone, m.snapshotAll} {
 		if err := r.Register(c); err != nil {
 			return nil, err
@@ -81,8 +93,9 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 func (m *metrics) table(name string) *tableMetrics {
 	t := m.tables[name]
 	if t == nil {
-		t = &tableMetrics{create: m.rows.WithLabelValues(name, "c"), update: m.rows.WithLabelValues(name, "u"),
-			remove: m.rows.WithLabelValues(name, "d"), read: m.rows.WithLabelValues(name, "r"), dropped: m.dropped.WithLabelValues(name)}
+		t = &tableMetrics{name: name, create: m.rows.WithLabelValues(name, "c"), update: m.rows.WithLabelValues(name, "u"),
+			remove: m.rows.WithLabelValues(name, "d"), read: m.rows.WithLabelValues(name, "r"), dropped: m.dropped.WithLabelValues(name),
+			quarantined: m.quarantined.WithLabelValues(name), poisoned: m.poisoned.WithLabelValues(name)}
 		m.tables[name] = t
 	}
 	return t

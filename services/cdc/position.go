@@ -56,6 +56,10 @@ func withStopped(p schemas.Position, table, reason string) schemas.Position {
 		p.Stopped = map[string]string{}
 	}
 	p.Stopped[table] = reason
+	if p.Poisoned[table] != nil { // all of it is to be read again
+		p.Poisoned = maps.Clone(p.Poisoned)
+		delete(p.Poisoned, table)
+	}
 	return p
 }
 
@@ -64,7 +68,7 @@ func ownTopics() []kafka.Topic {
 	var out []kafka.Topic
 	for _, t := range schemas.Topics() {
 		switch t.Name {
-		case schemas.CDCPosition, schemas.Progress, schemas.CDCRequests, schemas.CDCNotifications:
+		case schemas.CDCPosition, schemas.Progress, schemas.CDCRequests, schemas.CDCNotifications, schemas.Quarantine:
 			out = append(out, t)
 		}
 	}

@@ -9,14 +9,23 @@ import (
 	"github.com/millrace-io/millrace/services/cdc/internal/replica"
 )
 
-// queue holds messages of the stream between its reader and the encoder, bounded in bytes: a full queue stops the
-// reader, and so the source. One message larger than the bound is let in when the queue is empty.
+// chunkBytes is about how many bytes of messages are handed on at once under load.
+const chunkBytes = 64 << 10
+
+// queue holds messages of the stream, in chunks, between its reader and those who encode them. What is popped counts
+// until it is given back, so that the bound in bytes holds for all that is not encoded: a full queue stops the reader,
+// and so the source. One message larger than the bound is let in when nothing else is there. It is safe for concurrent
+// use.
 type queue struct {
 	mu       sync.Mutex
 	notFull  sync.Cond
 	notEmpty sync.Cond
 	limit    int
-	buf      []byte
+	held     int // bytes that wait, or are popped and not given back
+	waits    int // bytes that wait
+	chunks   [][]byte
+	free     [][]byte
+	calls    []call
 	err      error // why no more will come
 }
 
@@ -54,24 +63,41 @@ func nextMessage(b []byte) (m replica.Message, rest []byte) {
 func (q *queue) push(messages []byte) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for len(q.buf) > 0 && len(q.buf)+len(messages) > q.limit && q.err == nil {
+	for q.held > 0 && q.held+len(messages) > q.limit && q.err == nil {
 		q.notFull.Wait()
 	}
 	if q.err != nil {
 		return false
 	}
-	q.buf = append(q.buf, messages...)
+	q.held += len(messages)
+	q.waits += len(messages)
+	if n := len(q.chunks); n > 0 && len(q.chunks[n-1])+len(messages) <= chunkBytes {
+		q.chunks[n-1] = append(q.chunks[n-1], messages...)
+	} else {
+		q.chunks = append(q.chunks, append(q.spare(), messages...))
+	}
 	q.notEmpty.Signal()
 	return true
 }
 
-// nap is how long the encoder lets messages gather when it was here a moment ago: handing over every small message by
-// itself costs more than all else. A lonely message does not wait.
+func (q *queue) spare() []byte {
+	n := len(q.free)
+	if n == 0 {
+		return nil
+	}
+	out := q.free[n-1]
+	q.free[n-1] = nil
+	q.free = q.free[:n-1]
+	return out
+}
+
+// nap is how long messages are let gather when some were here a moment ago: handing over every small message by itself
+// costs more than all else. A lonely message does not wait.
 const nap = time.Millisecond
 
-// gather naps unless much is waiting already.
+// gather naps unless a whole chunk is waiting already.
 func (q *queue) gather(since time.Duration) {
-	if since < nap && q.waiting() < q.limit/4 {
+	if since < nap && q.waiting() < chunkBytes {
 		time.Sleep(nap - since)
 	}
 }
@@ -80,27 +106,53 @@ func (q *queue) gather(since time.Duration) {
 func (q *queue) waiting() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return len(q.buf)
+	return q.waits
 }
 
-// pop waits for messages and takes all; spare becomes the next buffer. After close it gives what is left, then the
-// reason.
-func (q *queue) pop(spare []byte) ([]byte, error) {
+// pop waits for messages or calls. The chunk, which may be empty, is to be given back. After close it gives what is
+// left, then the reason.
+func (q *queue) pop() (chunk []byte, calls []call, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for len(q.buf) == 0 && q.err == nil {
+	for len(q.chunks) == 0 && len(q.calls) == 0 && q.err == nil {
 		q.notEmpty.Wait()
 	}
-	if len(q.buf) == 0 {
-		return nil, q.err
+	calls, q.calls = q.calls, nil
+	if len(q.chunks) == 0 {
+		if len(calls) == 0 {
+			err = q.err
+		}
+		return nil, calls, err
 	}
-	out := q.buf
-	if cap(spare) > 2*q.limit { // one huge message must not stay for ever
-		spare = nil
+	chunk = q.chunks[0]
+	q.waits -= len(chunk)
+	n := copy(q.chunks, q.chunks[1:])
+	q.chunks[n] = nil
+	q.chunks = q.chunks[:n]
+	return chunk, calls, nil
+}
+
+// giveBack makes room: nothing refers to the popped chunk any more.
+func (q *queue) giveBack(chunk []byte) {
+	if len(chunk) == 0 {
+		return
 	}
-	q.buf = spare[:0]
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.held -= len(chunk)
+	// One huge message must not stay for ever, nor more than can be in use.
+	if cap(chunk) <= 2*chunkBytes && len(q.free) <= q.limit/chunkBytes {
+		q.free = append(q.free, chunk[:0])
+	}
 	q.notFull.Signal()
-	return out, nil
+}
+
+// call asks whoever pops to run something.
+func (q *queue) call(c call) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.calls = append(q.calls, c)
+	q.notEmpty.Signal()
 }
 
 // close ends the queue; the first reason counts.

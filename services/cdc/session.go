@@ -16,6 +16,7 @@ import (
 	"github.com/millrace-io/millrace/pkg/avro"
 	"github.com/millrace-io/millrace/pkg/kafka"
 	"github.com/millrace-io/millrace/pkg/postgres"
+	"github.com/millrace-io/millrace/pkg/quarantine"
 	"github.com/millrace-io/millrace/schemas"
 	"github.com/millrace-io/millrace/services/cdc/internal/catalog"
 	"github.com/millrace-io/millrace/services/cdc/internal/pgoutput"
@@ -34,6 +35,7 @@ type session struct {
 	factory  *factory
 	commits  *committer
 	position schemas.Position
+	poison   *poison
 	pool     pool
 }
 
@@ -159,10 +161,15 @@ func (s *session) openKafka(ctx context.Context) error {
 	if err == nil {
 		encoder, err = avro.NewEncoder(ctx, s.deps.Registry, cfg.Name(schemas.Subject(schemas.CDCPosition)), schemas.Latest(schemas.CDCPosition))
 	}
+	var quarantined *avro.Encoder
+	if err == nil {
+		quarantined, err = avro.NewEncoder(ctx, s.deps.Registry, cfg.Name(schemas.Subject(schemas.Quarantine)), schemas.Latest(schemas.Quarantine))
+	}
 	if err != nil {
 		client.Close()
 		return fmt.Errorf("begin with Kafka: %w", err)
 	}
+	s.poison = &poison{quarantine: quarantine.New(s.deps.Keys, quarantined, cfg.Name(schemas.Quarantine), "cdc"), now: time.Now}
 	if !have {
 		s.position = schemas.Position{Slot: s.cfg.Slot}
 	}
@@ -381,8 +388,11 @@ func (s *session) carry(ctx context.Context, stream *replica.Stream, known map[s
 	}
 	batches := make(chan *batch, 4)
 	group, ctx := errgroup.WithContext(ctx)
-	t := &transform{cfg: s.cfg, factory: s.factory, metrics: s.metrics, log: s.deps.Log, conn: s.sql, pool: s.pool, emit: sender(batches),
-		known: known, keys: map[string][]string{}, domains: domains, relations: map[uint32]*relation{},
+	q := newQueue(s.cfg.QueueBytes)
+	encoding := newPipeline(s.cfg.encodeWorkers(), func() *coder { return &coder{pool: s.pool, poison: s.poison} },
+		sender(batches), q.giveBack, s.metrics, s.deps.Log)
+	t := &transform{cfg: s.cfg, factory: s.factory, metrics: s.metrics, log: s.deps.Log, conn: s.sql, queue: q, pipeline: encoding,
+		watched: map[string]bool{}, known: known, keys: map[string][]string{}, domains: domains, relations: map[uint32]*relation{},
 		position: s.position, start: pgoutput.LSN(s.position.LSN),
 		live: func(ctx context.Context, topic string) (map[string]struct{}, error) {
 			keys, err := liveKeys(ctx, s.deps.Kafka, s.deps.Log, topic)
@@ -391,17 +401,17 @@ func (s *session) carry(ctx context.Context, stream *replica.Stream, known map[s
 	for _, table := range s.found.Tables {
 		t.keys[table.Schema+"."+table.Name] = table.Key
 	}
-	q := newQueue(s.cfg.QueueBytes)
+	for table, keys := range s.position.Poisoned {
+		s.metrics.table(table).poisoned.Set(float64(len(keys)))
+	}
 	stop := context.AfterFunc(ctx, func() { q.close(ctx.Err()); stream.Close() })
 	defer stop()
 	group.Go(func() error { return read(stream, q) })
-	group.Go(func() error { return t.run(ctx, q) })
+	group.Go(func() error { return t.run(ctx) })
+	encoding.start(ctx, group)
 	group.Go(func() error { return s.commits.run(ctx, batches) })
 	return group.Wait()
 }
-
-// readAhead is how many bytes the reader gathers before it wakes the encoder, if more is there already.
-const readAhead = 64 << 10
 
 // read fills the queue from the stream.
 func read(stream *replica.Stream, q *queue) error {
@@ -417,13 +427,13 @@ func read(stream *replica.Stream, q *queue) error {
 			return err
 		}
 		buf = appendMessage(buf, m)
-		if len(buf) < readAhead && stream.Pending() {
+		if len(buf) < chunkBytes && stream.Pending() {
 			continue
 		}
 		if !q.push(buf) {
 			return context.Canceled
 		}
-		if buf = buf[:0]; cap(buf) > 1<<20 {
+		if buf = buf[:0]; cap(buf) > 1<<20 { // one huge message must not stay for ever
 			buf = nil
 		}
 	}

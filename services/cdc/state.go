@@ -2,6 +2,8 @@ package cdc
 
 import (
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -72,6 +74,24 @@ func (s *state) ready() error {
 	return s.reason
 }
 
+// incomplete are the tables whose topic is not, or not yet, what the table is.
+func incomplete(p schemas.Position) []string {
+	tables := map[string]bool{}
+	for t := range p.Stopped {
+		tables[t] = true
+	}
+	for t := range p.Poisoned {
+		tables[t] = true
+	}
+	for _, j := range p.Jobs {
+		tables[j.Table] = true
+	}
+	if len(tables) == 0 {
+		return nil
+	}
+	return slices.Sorted(maps.Keys(tables))
+}
+
 // claim is a claim of what is committed, without its time; false while there is no stream.
 func (s *state) claim() (schemas.Claim, time.Time, bool) {
 	s.mu.Lock()
@@ -85,8 +105,6 @@ func (s *state) claim() (schemas.Claim, time.Time, bool) {
 			c.Ends = append(c.Ends, schemas.PartitionOffset{Topic: topic, Partition: int32(p), Offset: e})
 		}
 	}
-	for t := range s.position.Stopped {
-		c.Incomplete = append(c.Incomplete, t)
-	}
+	c.Incomplete = incomplete(s.position)
 	return c, s.position.CommitTime, true
 }

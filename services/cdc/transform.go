@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -24,26 +22,31 @@ import (
 // the source's log does not repeat: they are null in the event, and keep the value that they had.
 const HeaderUnchanged = "millrace.unchanged"
 
-// relation is a table as the stream describes it at the moment.
+// relation is a table as the stream describes it at the moment. name, topic and metrics do not change; the rest is the
+// walk's.
 type relation struct {
 	name    string // schema.table
 	topic   string
-	encoder *rows.Encoder // nil: not captured, or stopped
 	metrics *tableMetrics
-	tx      pgoutput.LSN // transaction that order counts in
+	encoder *rows.Encoder // nil: not captured, or stopped
+	tx      pgoutput.LSN  // transaction that order counts in
 	order   int64
 }
 
-// transform turns messages of the stream into batches of records. It is for one goroutine.
+// transform walks along the stream: it keeps the books of transactions and tables, gives every change its place in the
+// total order, and hands slabs of changes to the pipeline, which encodes them. It is for one goroutine, but for call.
 type transform struct {
-	cfg     Config
-	factory *factory
-	metrics *metrics
-	log     *slog.Logger
-	conn    *pgx.Conn // to look into the catalog
-	pool    pool
-	emit    func(context.Context, *batch) error
-	live    func(ctx context.Context, topic string) (map[string]struct{}, error)
+	cfg      Config
+	factory  *factory
+	metrics  *metrics
+	log      *slog.Logger
+	conn     *pgx.Conn // to look into the catalog
+	queue    *queue
+	pipeline *pipeline
+	live     func(ctx context.Context, topic string) (map[string]struct{}, error)
+
+	observers []observer
+	watched   map[string]bool // tables whose changes the observers want to see parsed
 
 	known     map[string]bool     // topics that a snapshot has filled
 	keys      map[string][]string // key columns by table, of the catalog
@@ -51,82 +54,98 @@ type transform struct {
 	relations map[uint32]*relation
 
 	position schemas.Position
+	absorbed int          // so many verdicts of the sequencer are in position
 	start    pgoutput.LSN // what ends at or before it is in Kafka
 	inTx     bool
 	begin    pgoutput.Begin
 	previous pgoutput.LSN // end of the transaction before
-	txID     string
 	now      int64
 	ordinal  int64
 	skip     int64 // so many changes of this transaction are in Kafka
 	ignore   bool  // the whole transaction is in Kafka
 	change   pgoutput.Change
-	event    rows.Event
-	out      *batch
-	more     bool // further messages are here already
+	out      *slab
+	calls    []call // wait for the end of the transaction
+	more     bool   // further messages are here already
 }
 
 // run reads the queue until it is closed; the queue's reason is returned.
-func (t *transform) run(ctx context.Context, q *queue) error {
-	var spare []byte
+func (t *transform) run(ctx context.Context) error {
 	for {
-		messages, err := q.pop(spare)
+		chunk, calls, err := t.queue.pop()
 		if err != nil {
 			return err
 		}
 		begin := time.Now()
 		t.now, t.more = begin.UnixMicro(), true
-		for rest := messages; len(rest) > 0; {
+		t.calls = append(t.calls, calls...)
+		if err := t.runCalls(ctx); err != nil {
+			return err
+		}
+		for rest := chunk; len(rest) > 0; {
 			var m replica.Message
 			m, rest = nextMessage(rest)
 			if err := t.handle(ctx, m); err != nil {
-				return err
+				return misread(err, m.LSN)
 			}
 		}
-		t.more = q.waiting() > 0
+		t.more = t.queue.waiting() > 0
+		t.slab().chunk = chunk
 		if err := t.flush(ctx, nil); err != nil {
 			return err
 		}
-		spare = messages
-		q.gather(time.Since(begin))
+		t.queue.gather(time.Since(begin))
 	}
+}
+
+// misread says where in the stream a message is malformed.
+func misread(err error, at pgoutput.LSN) error {
+	if errors.Is(err, pgoutput.ErrMalformed) {
+		return fmt.Errorf("the source's message at %s: %w; nothing of it was written", at, err)
+	}
+	return err
 }
 
 func (t *transform) handle(ctx context.Context, m replica.Message) error {
 	if m.Keepalive {
-		if !t.inTx && int64(m.LSN) > t.position.LSN {
-			t.position.LSN = int64(m.LSN)
+		if t.inTx {
+			return nil
 		}
-		return nil
+		t.position.LSN = max(t.position.LSN, int64(m.LSN))
+		return t.reached(ctx)
 	}
 	if len(m.Data) == 0 {
 		return pgoutput.ErrMalformed
 	}
 	switch m.Data[0] {
 	case pgoutput.KindBegin:
-		return t.onBegin(m.Data)
+		return t.onBegin(ctx, m.Data)
 	case pgoutput.KindCommit:
-		return t.onCommit(m.Data)
+		return t.onCommit(ctx, m.Data)
 	case pgoutput.KindRelation:
 		return t.onRelation(ctx, m.Data)
 	case pgoutput.KindInsert, pgoutput.KindUpdate, pgoutput.KindDelete:
 		return t.onChange(ctx, m)
 	case pgoutput.KindTruncate:
 		return t.onTruncate(ctx, m)
-	case pgoutput.KindType, pgoutput.KindOrigin, pgoutput.KindMessage:
+	case pgoutput.KindMessage:
+		return t.onMessage(ctx, m)
+	case pgoutput.KindType, pgoutput.KindOrigin:
 		return nil
 	}
 	return fmt.Errorf("message of kind %q: %w", m.Data[0], pgoutput.ErrMalformed)
 }
 
-func (t *transform) onBegin(msg []byte) error {
+func (t *transform) onBegin(ctx context.Context, msg []byte) error {
 	b, err := pgoutput.ParseBegin(msg)
 	if err != nil {
 		return err
 	}
+	if t.inTx {
+		return fmt.Errorf("a transaction begins within another: %w", pgoutput.ErrMalformed)
+	}
 	t.begin, t.inTx, t.ordinal, t.skip = b, true, 0, 0
 	t.ignore = b.FinalLSN < t.start
-	t.txID = strconv.FormatUint(uint64(b.XID), 10) + ":" + strconv.FormatUint(uint64(b.FinalLSN), 10)
 	if t.position.TxLSN != 0 {
 		if t.position.TxLSN == int64(b.FinalLSN) {
 			t.skip = t.position.TxOrdinal
@@ -135,16 +154,34 @@ func (t *transform) onBegin(msg []byte) error {
 				pgoutput.LSN(t.position.TxLSN), b.FinalLSN)
 		}
 	}
+	if t.ignore {
+		return nil
+	}
+	for _, o := range t.observers {
+		if err := o.begun(ctx, b, t.skip > 0); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
-func (t *transform) onCommit(msg []byte) error {
+func (t *transform) onCommit(ctx context.Context, msg []byte) error {
 	c, err := pgoutput.ParseCommit(msg)
 	if err != nil {
 		return err
 	}
+	if !t.inTx {
+		return fmt.Errorf("a transaction ends that did not begin: %w", pgoutput.ErrMalformed)
+	}
 	if t.skip > t.ordinal {
 		return gap("%d changes of the transaction that ends at %s are in Kafka, and the source has %d", t.skip, c.EndLSN, t.ordinal)
+	}
+	if !t.ignore {
+		for _, o := range t.observers {
+			if err := o.committing(ctx, c); err != nil {
+				return err
+			}
+		}
 	}
 	t.inTx, t.previous = false, t.begin.FinalLSN
 	if t.ignore {
@@ -153,7 +190,7 @@ func (t *transform) onCommit(msg []byte) error {
 	t.position.LSN, t.position.TxLSN, t.position.TxOrdinal = int64(c.EndLSN), 0, 0
 	t.position.CommitTime = time.UnixMicro(c.CommitTime).UTC()
 	t.metrics.transactions.Inc()
-	return nil
+	return t.reached(ctx)
 }
 
 // next counts a change; false if it is in Kafka already.
@@ -176,6 +213,11 @@ func (t *transform) onRelation(ctx context.Context, msg []byte) error {
 	rel := &relation{name: name, topic: t.factory.topicOf(r.Schema, r.Name), metrics: t.metrics.table(name)}
 	old := t.relations[r.ID]
 	t.relations[r.ID] = rel
+	for _, o := range t.observers {
+		if err := o.described(ctx, rel, old); err != nil {
+			return err
+		}
+	}
 	if !t.cfg.captured(name) || t.position.Stopped[name] != "" {
 		return nil
 	}
@@ -245,18 +287,28 @@ func (t *transform) stop(rel *relation, reason string) {
 }
 
 func (t *transform) onChange(ctx context.Context, m replica.Message) error {
-	if err := t.change.Parse(m.Data); err != nil {
+	id, err := pgoutput.RelationOf(m.Data)
+	if err != nil {
 		return err
 	}
-	rel := t.relations[t.change.Relation]
+	rel := t.relations[id]
 	if rel == nil {
 		return fmt.Errorf("a change of a table that was not described: %w", pgoutput.ErrMalformed)
+	}
+	if !t.inTx {
+		return fmt.Errorf("a change outside of a transaction: %w", pgoutput.ErrMalformed)
 	}
 	if rel.tx != t.begin.FinalLSN {
 		rel.tx, rel.order = t.begin.FinalLSN, 0
 	}
 	rel.order++
-	if !t.next() {
+	isNew := t.next()
+	if len(t.observers) > 0 && !t.ignore {
+		if err := t.show(ctx, rel, m, isNew); err != nil {
+			return err
+		}
+	}
+	if !isNew {
 		return nil
 	}
 	if rel.encoder == nil {
@@ -265,182 +317,130 @@ func (t *transform) onChange(ctx context.Context, m replica.Message) error {
 		}
 		return nil
 	}
-	b := t.batch()
-	mark, refs, seq := len(b.buf), len(b.refs), t.position.Seq
-	if err := t.encode(rel, m.LSN); err != nil {
-		if !errors.Is(err, rows.ErrDoesNotFit) {
-			return err
-		}
-		b.buf, b.refs, t.position.Seq = b.buf[:mark], b.refs[:refs], seq
-		rel.metrics.dropped.Inc()
-		t.stop(rel, err.Error())
-	}
-	if len(b.buf) >= batchBytes || len(b.buf) >= t.cfg.TransactionBytes {
-		return t.flush(ctx, nil)
-	}
-	return nil
+	return t.add(ctx, item{kind: itemChange, rel: rel, encoder: rel.encoder, tx: t.transaction(), lsn: m.LSN, seq: t.position.Seq + 1,
+		total: t.ordinal, order: rel.order, data: m.Data}, eventsOf(m.Data[0]))
 }
 
-// encode adds the records of t.change.
-func (t *transform) encode(rel *relation, lsn pgoutput.LSN) error {
-	c := &t.change
-	if c.Op == pgoutput.KindDelete {
-		return t.remove(rel, c.Old, lsn)
+// eventsOf is the most events that a change becomes: an update of the key is a delete and a create.
+func eventsOf(kind byte) int64 {
+	if kind == pgoutput.KindUpdate {
+		return 2
 	}
-	var before []pgoutput.Datum
-	if c.OldKind != pgoutput.OldNone {
-		before = c.Old
-	}
-	headers := t.fill(rel)
-	op := byte('c')
-	if c.Op == pgoutput.KindUpdate {
-		op = 'u'
-		if before != nil && rel.encoder.KeyChanged(before, c.New) {
-			if err := t.remove(rel, before, lsn); err != nil {
-				return err
-			}
-			op, before = 'c', nil
-		}
-	}
-	return t.add(rel, op, before, c.New, lsn, headers)
-}
-
-// fill puts the old row's values where the new row says that they did not change, and lists those it cannot.
-func (t *transform) fill(rel *relation) []kgo.RecordHeader {
-	var missing []string
-	for i := range t.change.New {
-		if t.change.New[i].Kind != pgoutput.Unchanged {
-			continue
-		}
-		if i < len(t.change.Old) && t.change.Old[i].Kind == pgoutput.Text { // of a full row, or a large key
-			t.change.New[i] = t.change.Old[i]
-		} else if i < len(rel.encoder.Table.Columns) {
-			missing = append(missing, rel.encoder.Table.Columns[i].Field)
-		}
-	}
-	if missing == nil {
-		return nil
-	}
-	return []kgo.RecordHeader{{Key: HeaderUnchanged, Value: []byte(strings.Join(missing, ","))}}
-}
-
-// remove adds a delete and its tombstone.
-func (t *transform) remove(rel *relation, row []pgoutput.Datum, lsn pgoutput.LSN) error {
-	if err := t.add(rel, 'd', row, nil, lsn, nil); err != nil {
-		return err
-	}
-	t.tombstone(rel)
-	return nil
-}
-
-// tombstone repeats the key of the last record, with no value.
-func (t *transform) tombstone(rel *relation) {
-	b := t.out
-	last := b.refs[len(b.refs)-1]
-	start := len(b.buf)
-	b.buf = append(b.buf, b.buf[last.key:last.value]...)
-	b.add(ref{topic: rel.topic, key: start, value: len(b.buf), end: len(b.buf)})
-}
-
-func (t *transform) add(rel *relation, op byte, before, after []pgoutput.Datum, lsn pgoutput.LSN, headers []kgo.RecordHeader) error {
-	b := t.batch()
-	keyRow := after
-	if after == nil {
-		keyRow = before
-	}
-	start := len(b.buf)
-	var err error
-	if b.buf, err = rel.encoder.AppendKey(b.buf, keyRow); err != nil {
-		return err
-	}
-	value := len(b.buf)
-	t.describe(rel, op, lsn)
-	t.event.Before, t.event.After = before, after
-	if b.buf, err = rel.encoder.AppendValue(b.buf, &t.event); err != nil {
-		return err
-	}
-	if len(b.buf)-start > maxRecord {
-		return errTooLarge
-	}
-	b.add(ref{topic: rel.topic, key: start, value: value, end: len(b.buf), table: rel.metrics, op: op, headers: headers})
-	return nil
-}
-
-// describe fills the event but for the rows, and gives it a seq.
-func (t *transform) describe(rel *relation, op byte, lsn pgoutput.LSN) {
-	t.position.Seq++
-	e := &t.event
-	if e.TxID != t.txID {
-		e.Sequence = `["` + strconv.FormatUint(uint64(t.previous), 10) + `","` + strconv.FormatUint(uint64(t.begin.FinalLSN), 10) + `"]`
-	}
-	e.Op, e.CommitTime, e.XID, e.LSN, e.Seq, e.Now = op, t.begin.CommitTime, t.begin.XID, lsn, t.position.Seq, t.now
-	e.TxID, e.TotalOrder, e.TableOrder = t.txID, t.ordinal, rel.order
+	return 1
 }
 
 // onTruncate deletes every key that the topics have: Kafka's compacted topics know no truncation.
 func (t *transform) onTruncate(ctx context.Context, m replica.Message) error {
 	msg, err := pgoutput.ParseTruncate(m.Data)
-	if err != nil || !t.next() {
+	if err != nil {
 		return err
 	}
+	if !t.inTx {
+		return fmt.Errorf("a truncation outside of a transaction: %w", pgoutput.ErrMalformed)
+	}
+	isNew := t.next()
 	// The step is done as a whole: a restart in its middle repeats it.
-	after := t.position
-	t.position.TxOrdinal--
-	if err := t.barrier(ctx); err != nil {
-		return err
+	after := t.position.TxOrdinal
+	if isNew {
+		t.position.TxOrdinal--
+		if err := t.barrier(ctx); err != nil {
+			return err
+		}
 	}
 	for _, id := range msg.Relations {
 		rel := t.relations[id]
 		if rel == nil {
 			return fmt.Errorf("a truncation of a table that was not described: %w", pgoutput.ErrMalformed)
 		}
-		if rel.encoder == nil {
-			continue
-		}
-		keys, err := t.live(ctx, rel.topic)
-		if err != nil {
-			return err
-		}
-		t.log.Info("table truncated", "table", rel.name, "rows", len(keys))
-		for key := range keys {
-			if err := t.removeKey(rel, key, m.LSN); err != nil {
-				return err
-			}
-			if len(t.out.buf) >= batchBytes {
-				if err := t.flush(ctx, nil); err != nil {
+		if !t.ignore {
+			for _, o := range t.observers {
+				if err := o.truncated(ctx, rel, isNew); err != nil {
 					return err
 				}
 			}
 		}
+		if !isNew || rel.encoder == nil {
+			continue
+		}
+		if err := t.truncate(ctx, rel, m.LSN); err != nil {
+			return err
+		}
 	}
-	t.position.TxOrdinal = after.TxOrdinal
+	if isNew {
+		t.position.TxOrdinal = after
+	}
 	return nil
 }
 
-// removeKey adds a delete and a tombstone for a key as it stands in the topic.
-func (t *transform) removeKey(rel *relation, key string, lsn pgoutput.LSN) error {
-	b := t.batch()
-	start := len(b.buf)
-	b.buf = append(b.buf, key...)
-	value := len(b.buf)
-	t.describe(rel, 'd', lsn)
-	_, body, err := avro.Unframe([]byte(key))
-	if err == nil {
-		b.buf, err = rel.encoder.AppendDeleteOf(b.buf, body, &t.event)
-	}
+func (t *transform) truncate(ctx context.Context, rel *relation, lsn pgoutput.LSN) error {
+	keys, err := t.live(ctx, rel.topic)
 	if err != nil {
-		return fmt.Errorf("a key of topic %s cannot be read: %w", rel.topic, err)
+		return err
 	}
-	b.add(ref{topic: rel.topic, key: start, value: value, end: len(b.buf), table: rel.metrics, op: 'd'})
-	t.tombstone(rel)
+	t.log.Info("table truncated", "table", rel.name, "rows", len(keys))
+	for key := range keys {
+		err := t.add(ctx, item{kind: itemGone, rel: rel, encoder: rel.encoder, tx: t.transaction(), lsn: lsn, seq: t.position.Seq + 1,
+			total: t.ordinal, order: rel.order, data: []byte(key)}, 1)
+		if err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
-func (t *transform) batch() *batch {
+// transaction is the index of the present transaction in the slab.
+func (t *transform) transaction() int32 {
+	s := t.slab()
+	n := len(s.transactions)
+	if n == 0 || s.transactions[n-1].FinalLSN != t.begin.FinalLSN {
+		s.transactions, s.previous = append(s.transactions, t.begin), append(s.previous, t.previous)
+		n++
+	}
+	return int32(n - 1)
+}
+
+// slab is what is being filled.
+func (t *transform) slab() *slab {
 	if t.out == nil {
-		t.out = t.pool.get()
+		t.out = t.pipeline.slab()
+		t.absorb()
+		t.out.absorbed = t.absorbed
 	}
 	return t.out
+}
+
+// absorb takes over what the sequencer found out about tables.
+func (t *transform) absorb() {
+	for _, v := range t.pipeline.verdicts.after(t.absorbed) {
+		t.absorbed++
+		t.position = v.apply(t.position)
+		if v.kind != verdictStopped {
+			continue
+		}
+		for _, rel := range t.relations {
+			if rel.name == v.table {
+				rel.encoder = nil
+			}
+		}
+	}
+}
+
+// add puts an item into the order and takes so many values of seq.
+func (t *transform) add(ctx context.Context, it item, events int64) error {
+	s := t.slab()
+	t.position.Seq += events
+	s.items = append(s.items, it)
+	s.bytes += len(it.data)
+	for i := range it.row {
+		s.bytes += len(it.row[i].Data)
+	}
+	if it.record != nil {
+		s.bytes += len(it.record.Key) + len(it.record.Value)
+	}
+	if s.bytes >= chunkBytes || s.bytes >= t.cfg.TransactionBytes {
+		return t.flush(ctx, nil)
+	}
+	return nil
 }
 
 // barrier waits until everything so far is committed to Kafka.
@@ -457,11 +457,15 @@ func (t *transform) barrier(ctx context.Context) error {
 	}
 }
 
-// flush sends on what is encoded, with the position after it.
+// flush hands on what there is, with the position after it.
 func (t *transform) flush(ctx context.Context, barrier chan struct{}) error {
-	b := t.batch()
+	s := t.slab()
 	t.out = nil
-	b.finish()
-	b.position, b.boundary, b.barrier, b.more = t.position, !t.inTx, barrier, t.more
-	return t.emit(ctx, b)
+	s.now, s.position, s.boundary, s.barrier, s.more = t.now, t.position, !t.inTx, barrier, t.more
+	return t.pipeline.dispatch(ctx, s)
+}
+
+// record puts a record that is encoded already into the order. It must not change after.
+func (t *transform) record(ctx context.Context, r *kgo.Record) error {
+	return t.add(ctx, item{kind: itemRecord, record: r}, 0)
 }

@@ -207,6 +207,14 @@ func ParseTruncate(msg []byte) (Truncate, error) {
 	return t, c.err()
 }
 
+// RelationOf is the relation of an insert, update or delete, without reading the rest.
+func RelationOf(msg []byte) (uint32, error) {
+	c := cursor{b: msg}
+	c.u8()
+	id := c.u32()
+	return id, c.err()
+}
+
 // Parse reads an insert, update or delete.
 func (ch *Change) Parse(msg []byte) error {
 	c := cursor{b: msg}

@@ -1,0 +1,230 @@
+package cdc
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/millrace-io/millrace/pkg/avro"
+	"github.com/millrace-io/millrace/services/cdc/internal/pgoutput"
+	"github.com/millrace-io/millrace/services/cdc/internal/rows"
+)
+
+// coder turns the items of slabs into records. It is for one goroutine at a time.
+type coder struct {
+	pool   pool
+	poison *poison
+
+	slab   *slab
+	out    *batch
+	change pgoutput.Change
+	event  rows.Event
+	known  pgoutput.Begin // transaction that the event's texts are of
+}
+
+// encode fills the slab's batch, or sets its error.
+func (c *coder) encode(s *slab) {
+	c.slab, c.out = s, c.pool.get()
+	s.out = c.out
+	c.event.Now = s.now
+	for i := range s.items {
+		if err := c.item(&s.items[i]); err != nil {
+			s.err = misread(err, s.items[i].lsn)
+			return
+		}
+	}
+	c.out.finish()
+}
+
+func (c *coder) item(it *item) error {
+	switch it.kind {
+	case itemChange:
+		return c.changed(it)
+	case itemRow:
+		_, err := c.add(it, 'r', nil, it.row, it.seq, nil)
+		return err
+	case itemGone:
+		return c.removeKey(it)
+	default:
+		c.record(it.record)
+		return nil
+	}
+}
+
+// changed adds the records of a change.
+func (c *coder) changed(it *item) error {
+	ch := &c.change
+	if err := ch.Parse(it.data); err != nil {
+		return err
+	}
+	if ch.Op == pgoutput.KindDelete {
+		return c.remove(it, ch.Old)
+	}
+	var before []pgoutput.Datum
+	if ch.OldKind != pgoutput.OldNone {
+		before = ch.Old
+	}
+	headers := c.fill(it.encoder)
+	op, seq := byte('c'), it.seq
+	if ch.Op == pgoutput.KindUpdate {
+		op = 'u'
+		if before != nil && it.encoder.KeyChanged(before, ch.New) {
+			if err := c.remove(it, before); err != nil {
+				return err
+			}
+			op, before, seq = 'c', nil, seq+1
+		}
+	}
+	_, err := c.add(it, op, before, ch.New, seq, headers)
+	return err
+}
+
+// fill puts the old row's values where the new row says that they did not change, and lists those it cannot.
+func (c *coder) fill(encoder *rows.Encoder) []kgo.RecordHeader {
+	var missing []string
+	for i := range c.change.New {
+		if c.change.New[i].Kind != pgoutput.Unchanged {
+			continue
+		}
+		if i < len(c.change.Old) && c.change.Old[i].Kind == pgoutput.Text { // of a full row, or a large key
+			c.change.New[i] = c.change.Old[i]
+		} else if i < len(encoder.Table.Columns) {
+			missing = append(missing, encoder.Table.Columns[i].Field)
+		}
+	}
+	if missing == nil {
+		return nil
+	}
+	return []kgo.RecordHeader{{Key: HeaderUnchanged, Value: []byte(strings.Join(missing, ","))}}
+}
+
+// remove adds a delete and its tombstone.
+func (c *coder) remove(it *item, row []pgoutput.Datum) error {
+	added, err := c.add(it, 'd', row, nil, it.seq, nil)
+	if added {
+		c.tombstone(it)
+	}
+	return err
+}
+
+// tombstone repeats the key of the last record, with no value.
+func (c *coder) tombstone(it *item) {
+	b := c.out
+	last := b.refs[len(b.refs)-1]
+	start := len(b.buf)
+	b.buf = append(b.buf, b.buf[last.key:last.value]...)
+	b.add(ref{topic: it.rel.topic, key: start, value: len(b.buf), end: len(b.buf), table: it.rel.metrics})
+}
+
+// add adds an event. It is false, without an error, if the row does not fit: then that is a finding.
+func (c *coder) add(it *item, op byte, before, after []pgoutput.Datum, seq int64, headers []kgo.RecordHeader) (bool, error) {
+	b := c.out
+	keyRow := after
+	if after == nil {
+		keyRow = before
+	}
+	start := len(b.buf)
+	var err error
+	if b.buf, err = it.encoder.AppendKey(b.buf, keyRow); err != nil {
+		b.buf = b.buf[:start]
+		return false, c.unkeyed(it, err)
+	}
+	value := len(b.buf)
+	c.describe(it, op, seq)
+	c.event.Before, c.event.After = before, after
+	if err = c.value(it.encoder, start, value); errors.Is(err, rows.ErrDoesNotFit) && before != nil {
+		// What the row was is no reason to lose what it is.
+		if c.event.Before = nil; op == 'd' {
+			err = c.deleteOf(it.encoder, start, value)
+		} else {
+			err = c.value(it.encoder, start, value)
+		}
+	}
+	if errors.Is(err, rows.ErrDoesNotFit) {
+		key := append([]byte(nil), b.buf[start:value]...)
+		b.buf = b.buf[:start]
+		return false, c.poison.found(c.slab, it, op, key, before, after, err)
+	}
+	if err != nil {
+		return false, err
+	}
+	b.add(ref{topic: it.rel.topic, key: start, value: value, end: len(b.buf), table: it.rel.metrics, op: op, headers: headers})
+	return true, nil
+}
+
+// value appends c.event's value to the key that is at start.
+func (c *coder) value(encoder *rows.Encoder, start, value int) error {
+	b := c.out
+	var err error
+	if b.buf, err = encoder.AppendValue(b.buf[:value], &c.event); err == nil && len(b.buf)-start > maxRecord {
+		err = errTooLarge
+	}
+	return err
+}
+
+// deleteOf does so for a delete of which only the key is told.
+func (c *coder) deleteOf(encoder *rows.Encoder, start, value int) error {
+	b := c.out
+	_, body, err := avro.Unframe(b.buf[start:value])
+	if err == nil {
+		b.buf, err = encoder.AppendDeleteOf(b.buf[:value], body, &c.event)
+	}
+	return err
+}
+
+// unkeyed is a row whose key does not fit: nobody could tell which row is missing, so its table stops.
+func (c *coder) unkeyed(it *item, err error) error {
+	if !errors.Is(err, rows.ErrDoesNotFit) {
+		return err
+	}
+	c.slab.findings = append(c.slab.findings, finding{at: len(c.out.refs), table: it.rel.metrics, reason: "the key of a row: " + err.Error()})
+	return nil
+}
+
+// describe fills the event but for the rows.
+func (c *coder) describe(it *item, op byte, seq int64) {
+	e := &c.event
+	e.Op, e.LSN, e.Seq, e.Snapshot = op, it.lsn, seq, it.tx < 0
+	if it.tx < 0 {
+		e.CommitTime, e.XID, e.Sequence, e.TxID, e.TotalOrder, e.TableOrder = it.time, 0, "", "", 0, 0
+		c.known = pgoutput.Begin{}
+		return
+	}
+	if tx := c.slab.transactions[it.tx]; tx != c.known {
+		c.known = tx
+		final := strconv.FormatUint(uint64(tx.FinalLSN), 10)
+		e.CommitTime, e.XID = tx.CommitTime, tx.XID
+		e.TxID = strconv.FormatUint(uint64(tx.XID), 10) + ":" + final
+		e.Sequence = `["` + strconv.FormatUint(uint64(c.slab.previous[it.tx]), 10) + `","` + final + `"]`
+	}
+	e.TotalOrder, e.TableOrder = it.total, it.order
+}
+
+// removeKey adds a delete and a tombstone for a key as it stands in the topic.
+func (c *coder) removeKey(it *item) error {
+	b := c.out
+	start := len(b.buf)
+	b.buf = append(b.buf, it.data...)
+	value := len(b.buf)
+	c.describe(it, 'd', it.seq)
+	c.event.Before, c.event.After = nil, nil
+	if err := c.deleteOf(it.encoder, start, value); err != nil {
+		return fmt.Errorf("a key of topic %s cannot be read: %w", it.rel.topic, err)
+	}
+	b.add(ref{topic: it.rel.topic, key: start, value: value, end: len(b.buf), table: it.rel.metrics, op: 'd'})
+	c.tombstone(it)
+	return nil
+}
+
+// record adds what is encoded already.
+func (c *coder) record(r *kgo.Record) {
+	b := c.out
+	start := len(b.buf)
+	b.buf = append(b.buf, r.Key...)
+	value := len(b.buf)
+	b.buf = append(b.buf, r.Value...)
+	b.add(ref{topic: r.Topic, key: start, value: value, end: len(b.buf), headers: r.Headers})
+}
