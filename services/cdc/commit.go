@@ -28,7 +28,8 @@ const (
 // errInDoubt: a Kafka transaction may or may not be committed; only reading the position again can tell.
 var errInDoubt = errors.New("a Kafka transaction is in doubt")
 
-// committer writes batches to Kafka in transactions, each with the position after it. It is for one goroutine.
+// committer writes batches to Kafka in transactions, each with the position after it; or, at least once, without
+// transactions and with positions that follow. It is for one goroutine.
 type committer struct {
 	cfg      Config
 	client   *kgo.Client
@@ -50,11 +51,19 @@ type committer struct {
 	recorded int64 // LSN of the last recorded position
 	batches  []*batch
 	failed   atomic.Pointer[error]
-	ends     map[string][]int64 // touched by promises; they are done after a flush
+	ends     map[string][]int64 // offsets after the last data, by topic
+
+	flight []*shipment   // at least once: oldest first
+	heard  chan struct{} // at least once: something was acknowledged, or failed
+	noted  *note         // at least once: the position on its way
+	moved  bool          // at least once: the position is not sent yet
 }
 
 // run commits what comes until in is closed, or ctx ends, or something fails.
 func (c *committer) run(ctx context.Context, in <-chan *batch) error {
+	if c.cfg.Delivery == AtLeastOnce {
+		return c.deliver(ctx, in)
+	}
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
@@ -99,7 +108,7 @@ func (c *committer) backlogged() time.Duration {
 func (c *committer) take(ctx context.Context, b *batch) error {
 	b.position.Seq = max(b.position.Seq, c.position.Seq) // workers of a snapshot overtake each other
 	c.position, c.boundary, c.more = b.position, b.boundary, b.more
-	if len(b.records) > 0 && !c.open {
+	if (len(b.records) > 0 || b.keep) && !c.open {
 		if err := c.begin(); err != nil {
 			return err
 		}
@@ -131,17 +140,9 @@ func (c *committer) begin() error {
 }
 
 // produced is the promise of every record: the client calls it from one goroutine.
-func (c *committer) produced(r *kgo.Record, err error) {
+func (c *committer) produced(_ *kgo.Record, err error) {
 	if err != nil {
 		c.failed.CompareAndSwap(nil, &err)
-		return
-	}
-	ends := c.ends[r.Topic]
-	if ends == nil {
-		return // the position's own topic
-	}
-	if int(r.Partition) < len(ends) {
-		ends[r.Partition] = r.Offset + 1
 	}
 }
 
@@ -169,14 +170,12 @@ func (c *committer) commit(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	begin := time.Now()
-	position := c.position
-	position.UpdatedAt = time.Now().UTC()
-	value, err := c.encoder.Append(nil, position)
+	begin, position := time.Now(), c.position
+	r, err := c.positionRecord(position)
 	if err != nil {
-		return fmt.Errorf("write the position: %w", err)
+		return err
 	}
-	c.client.Produce(ctx, &kgo.Record{Topic: c.topic, Key: []byte(position.Slot), Value: value}, c.produced)
+	c.client.Produce(ctx, r, c.produced)
 	if err := c.client.Flush(ctx); err != nil {
 		return fmt.Errorf("write to Kafka: %w: %w", errInDoubt, err)
 	}
@@ -191,15 +190,30 @@ func (c *committer) commit(ctx context.Context) error {
 	if c.ack != nil {
 		c.ack(pgoutput.LSN(position.LSN))
 	}
-	c.count()
+	c.metrics.kafkaTx.Inc()
+	for _, b := range c.batches {
+		c.count(b)
+	}
 	c.release()
 	c.state.committed(position, c.ends)
 	return nil
 }
 
+func (c *committer) positionRecord(p schemas.Position) (*kgo.Record, error) {
+	p.UpdatedAt = time.Now().UTC()
+	value, err := c.encoder.Append(nil, p)
+	if err != nil {
+		return nil, fmt.Errorf("write the position: %w", err)
+	}
+	return &kgo.Record{Topic: c.topic, Key: []byte(p.Slot), Value: value}, nil
+}
+
 // record commits a position that comes with no data.
 func (c *committer) record(ctx context.Context, p schemas.Position) error {
 	c.position, c.boundary = p, true
+	if c.cfg.Delivery == AtLeastOnce {
+		return c.settleAll(ctx)
+	}
 	if !c.open {
 		if err := c.begin(); err != nil {
 			return err
@@ -208,20 +222,25 @@ func (c *committer) record(ctx context.Context, p schemas.Position) error {
 	return c.commit(ctx)
 }
 
-func (c *committer) count() {
-	c.metrics.kafkaTx.Inc()
-	for _, b := range c.batches {
-		c.metrics.out.Add(float64(len(b.records)))
-		for i := 0; i < len(b.refs); { // runs of the same counter are the rule
-			r, n := &b.refs[i], 1
-			for i+n < len(b.refs) && b.refs[i+n].table == r.table && b.refs[i+n].op == r.op {
-				n++
-			}
-			if r.op != 0 {
-				r.table.of(r.op).Add(float64(n))
-			}
-			i += n
+// count counts a batch whose records are all acknowledged, and notes where they are.
+func (c *committer) count(b *batch) {
+	c.metrics.out.Add(float64(len(b.records)))
+	for i := 0; i < len(b.refs); { // runs of the same topic and counter are the rule
+		r, n := &b.refs[i], 1
+		for i+n < len(b.refs) && b.refs[i+n].table == r.table && b.refs[i+n].op == r.op && b.refs[i+n].topic == r.topic {
+			n++
 		}
+		if r.op != 0 {
+			r.table.of(r.op).Add(float64(n))
+		}
+		if ends := c.ends[r.topic]; ends != nil {
+			for j := i; j < i+n; j++ {
+				if p := int(b.records[j].Partition); p < len(ends) {
+					ends[p] = max(ends[p], b.records[j].Offset+1)
+				}
+			}
+		}
+		i += n
 	}
 }
 

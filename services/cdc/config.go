@@ -37,16 +37,23 @@ type Config struct {
 	SnapshotWorkers     int           `yaml:"snapshot_workers" doc:"tables that a snapshot reads at the same time"`
 	ProgressInterval    time.Duration `yaml:"progress_interval" doc:"how often progress is claimed"`
 	SlotTimeout         time.Duration `yaml:"slot_timeout" doc:"how long one attempt to create the slot may take"`
+	Delivery            string        `yaml:"delivery" doc:"exactly_once, by Kafka transactions; or at_least_once without them, where consumers can tell repeats by headers"`
 	PositionInterval    time.Duration `yaml:"position_interval" doc:"how often an idle position is recorded and acknowledged"`
 	SnapshotOnGap       bool          `yaml:"snapshot_on_gap" doc:"when the position and the slot do not fit together, take a new snapshot instead of stopping"`
 }
+
+// Values of Config.Delivery.
+const (
+	ExactlyOnce = "exactly_once"
+	AtLeastOnce = "at_least_once"
+)
 
 // DefaultConfig is the shape of the demo store; it serves other stores as well.
 func DefaultConfig() Config {
 	return Config{
 		Slot: "millrace", Publication: "millrace", Tokenise: defaultTokenise(),
 		TransactionInterval: 20 * time.Millisecond, TransactionBytes: 8 << 20, QueueBytes: 4 << 20, SnapshotWorkers: 2,
-		ProgressInterval: 500 * time.Millisecond, SlotTimeout: time.Minute, PositionInterval: 10 * time.Second,
+		Delivery: ExactlyOnce, ProgressInterval: 500 * time.Millisecond, SlotTimeout: time.Minute, PositionInterval: 10 * time.Second,
 	}
 }
 
@@ -100,6 +107,9 @@ func (c Config) validateSizes() error {
 	}
 	if c.QueueBytes < 64<<10 {
 		return fmt.Errorf("queue_bytes: %d is too small; 65536 is the least", c.QueueBytes)
+	}
+	if c.Delivery != ExactlyOnce && c.Delivery != AtLeastOnce {
+		return fmt.Errorf("delivery: %q must be %s or %s", c.Delivery, ExactlyOnce, AtLeastOnce)
 	}
 	if c.EncodeWorkers < 0 || c.EncodeWorkers > 64 {
 		return fmt.Errorf("encode_workers: %d must be between 0 and 64", c.EncodeWorkers)

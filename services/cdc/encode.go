@@ -17,6 +17,8 @@ import (
 type coder struct {
 	pool   pool
 	poison *poison
+	// numbered: changes have headers by which repeats can be told.
+	numbered bool
 
 	slab   *slab
 	out    *batch
@@ -24,6 +26,9 @@ type coder struct {
 	event  rows.Event
 	known  pgoutput.Begin // transaction that the event's texts are of
 }
+
+// recordsPerChange is the most records that a change becomes: delete, tombstone and create.
+const recordsPerChange = 3
 
 // encode fills the slab's batch, or sets its error.
 func (c *coder) encode(s *slab) {
@@ -116,7 +121,11 @@ func (c *coder) tombstone(it *item) {
 	last := b.refs[len(b.refs)-1]
 	start := len(b.buf)
 	b.buf = append(b.buf, b.buf[last.key:last.value]...)
-	b.add(ref{topic: it.rel.topic, key: start, value: len(b.buf), end: len(b.buf), table: it.rel.metrics})
+	r := ref{topic: it.rel.topic, key: start, value: len(b.buf), end: len(b.buf), table: it.rel.metrics}
+	if last.commit != 0 {
+		r.commit, r.ordinal = last.commit, last.ordinal+1
+	}
+	b.add(r)
 }
 
 // add adds an event. It is false, without an error, if the row does not fit: then that is a finding.
@@ -151,7 +160,14 @@ func (c *coder) add(it *item, op byte, before, after []pgoutput.Datum, seq int64
 	if err != nil {
 		return false, err
 	}
-	b.add(ref{topic: it.rel.topic, key: start, value: value, end: len(b.buf), table: it.rel.metrics, op: op, headers: headers})
+	r := ref{topic: it.rel.topic, key: start, value: value, end: len(b.buf), table: it.rel.metrics, op: op, headers: headers}
+	if c.numbered && it.kind == itemChange {
+		r.commit, r.ordinal = c.slab.transactions[it.tx].FinalLSN, it.total*recordsPerChange
+		if seq != it.seq {
+			r.ordinal += recordsPerChange - 1
+		}
+	}
+	b.add(r)
 	return true, nil
 }
 

@@ -123,6 +123,7 @@ func TestRandomHistoriesSurviveFaults(t *testing.T) {
 				ALTER TABLE items REPLICA IDENTITY `+[]string{"FULL", "DEFAULT"}[seed])
 			s.cfg.TransactionBytes = 16 << 10 // large source transactions are split
 			s.cfg.TransactionInterval = time.Millisecond
+			s.cfg.EncodeWorkers = []int{1, 4}[seed]
 			random := rand.New(rand.NewPCG(seed, 2))
 			history(t, s, random, 40)
 			for round := range 5 {

@@ -53,6 +53,7 @@ func newStore(t *testing.T, primary, source *pgtest.Server, brokers []string, se
 	s.exec(t, setup+"; GRANT SELECT ON ALL TABLES IN SCHEMA public TO cdc")
 	s.cfg = DefaultConfig()
 	s.cfg.Slot = name
+	s.cfg.EncodeWorkers = 2 // whatever the machine has
 	s.cfg.ProgressInterval = 20 * time.Millisecond
 	s.cfg.SlotTimeout = 20 * time.Second
 	s.cfg.PositionInterval = 100 * time.Millisecond

@@ -11,7 +11,7 @@ import (
 // observer is told by the walk, in its goroutine and in the stream's order, what passes. An error ends the session. A
 // transaction that is in Kafka as a whole is not told; of one that is there in part, isNew is false for the part that is
 // there. Within the methods more may be written with record, and between transactions (reached, and calls) also with
-// readRow and gone; changes of the walk's position go into Kafka with what is written, or soon after.
+// readRow and gone. Changes of t.position go into Kafka together with what is written; where nothing is, keep asks for it.
 type observer interface {
 	// begun: a transaction begins; resumed if a part of it is in Kafka. The walk is within it.
 	begun(ctx context.Context, b pgoutput.Begin, resumed bool) error
@@ -46,6 +46,9 @@ type call func(ctx context.Context) error
 // call lets the walk run c in its goroutine as soon as no transaction is open, though nothing comes from the source. An
 // error ends the session. It does not wait, and is safe for concurrent use.
 func (t *transform) call(c call) { t.queue.call(c) }
+
+// keep has the walk's position recorded soon though nothing else is written: more than its LSN has changed.
+func (t *transform) keep() { t.slab().keep = true }
 
 func (t *transform) runCalls(ctx context.Context) error {
 	for len(t.calls) > 0 && !t.inTx {

@@ -154,7 +154,7 @@ func (q *sequencer) pass(ctx context.Context, s *slab) error {
 	}
 	b := s.out
 	s.out = nil
-	b.position, b.boundary, b.barrier, b.more = s.position, s.boundary, s.barrier, s.more
+	b.position, b.boundary, b.barrier, b.more, b.keep = s.position, s.boundary, s.barrier, s.more, s.keep
 	q.giveBack(s.chunk)
 	return q.emit(ctx, b)
 }

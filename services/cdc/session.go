@@ -144,8 +144,11 @@ func (s *session) openKafka(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	cfg := s.deps.Kafka
-	client, err := cfg.Client("cdc", s.deps.Log, nil, kgo.TransactionalID(cfg.Name("cdc-"+s.system.ID+"-"+s.cfg.Slot)),
-		kgo.TransactionTimeout(time.Minute), kgo.MaxBufferedRecords(1<<17))
+	options := []kgo.Opt{kgo.MaxBufferedRecords(1 << 17)}
+	if s.cfg.Delivery == ExactlyOnce {
+		options = append(options, kgo.TransactionalID(cfg.Name("cdc-"+s.system.ID+"-"+s.cfg.Slot)), kgo.TransactionTimeout(time.Minute))
+	}
+	client, err := cfg.Client("cdc", s.deps.Log, nil, options...)
 	if err != nil {
 		return err
 	}
@@ -178,7 +181,7 @@ func (s *session) openKafka(ctx context.Context) error {
 	s.factory = &factory{registry: s.deps.Registry, keys: s.deps.Keys, log: s.deps.Log, name: cfg.Name,
 		origin: rows.Origin{Version: s.deps.Version, Name: "millrace", Database: s.system.Database}}
 	s.commits = &committer{cfg: s.cfg, client: client, encoder: encoder, topic: cfg.Name(schemas.CDCPosition), metrics: s.metrics,
-		state: s.state, pool: s.pool, position: s.position, ends: map[string][]int64{}}
+		state: s.state, pool: s.pool, position: s.position, ends: map[string][]int64{}, heard: make(chan struct{}, 1)}
 	return nil
 }
 
@@ -389,7 +392,7 @@ func (s *session) carry(ctx context.Context, stream *replica.Stream, known map[s
 	batches := make(chan *batch, 4)
 	group, ctx := errgroup.WithContext(ctx)
 	q := newQueue(s.cfg.QueueBytes)
-	encoding := newPipeline(s.cfg.encodeWorkers(), func() *coder { return &coder{pool: s.pool, poison: s.poison} },
+	encoding := newPipeline(s.cfg.encodeWorkers(), func() *coder { return &coder{pool: s.pool, poison: s.poison, numbered: s.cfg.Delivery == AtLeastOnce} },
 		sender(batches), q.giveBack, s.metrics, s.deps.Log)
 	t := &transform{cfg: s.cfg, factory: s.factory, metrics: s.metrics, log: s.deps.Log, conn: s.sql, queue: q, pipeline: encoding,
 		watched: map[string]bool{}, known: known, keys: map[string][]string{}, domains: domains, relations: map[uint32]*relation{},

@@ -22,6 +22,7 @@ type slab struct {
 	absorbed int              // so many verdicts are in position
 	boundary bool
 	more     bool
+	keep     bool
 	barrier  chan struct{}
 
 	out      *batch

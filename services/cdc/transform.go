@@ -366,10 +366,12 @@ func (t *transform) onTruncate(ctx context.Context, m replica.Message) error {
 			return err
 		}
 	}
-	if isNew {
-		t.position.TxOrdinal = after
+	if !isNew {
+		return nil
 	}
-	return nil
+	t.position.TxOrdinal = after
+	// What follows must not be in Kafka when the step is repeated: the deletes would be those of the rows that follow.
+	return t.barrier(ctx)
 }
 
 func (t *transform) truncate(ctx context.Context, rel *relation, lsn pgoutput.LSN) error {
