@@ -30,7 +30,7 @@ type pipeline struct {
 func newPipeline(workers int, coders func() *coder, emit func(context.Context, *batch) error, giveBack func([]byte), m *metrics, log *slog.Logger) *pipeline {
 	depth := slabsPerWorker * workers
 	p := &pipeline{workers: workers, own: coders(), verdicts: &verdicts{}, free: make(chan *slab, depth+2)}
-	p.seq = &sequencer{emit: emit, giveBack: giveBack, verdicts: p.verdicts, metrics: m, log: log}
+	p.seq = &sequencer{emit: emit, giveBack: giveBack, verdicts: p.verdicts, limit: maxPoisoned, metrics: m, log: log}
 	if workers == 1 {
 		return p
 	}
@@ -139,6 +139,7 @@ type sequencer struct {
 	emit     func(context.Context, *batch) error
 	giveBack func([]byte)
 	verdicts *verdicts
+	limit    int // of poisoned keys of a table
 	metrics  *metrics
 	log      *slog.Logger
 }

@@ -138,9 +138,9 @@ func isPoisoned(p schemas.Position, table string, key []byte) bool {
 }
 
 // tooPoisoned is why a table has to stop rather than to miss the row of one more key; "" if it need not.
-func tooPoisoned(p schemas.Position, table string, key []byte) string {
-	if len(p.Poisoned[table]) >= maxPoisoned {
-		return fmt.Sprintf("more than %d of its rows do not fit; quarantine has them", maxPoisoned)
+func tooPoisoned(p schemas.Position, limit int, table string, key []byte) string {
+	if len(p.Poisoned[table]) >= limit {
+		return fmt.Sprintf("more than %d of its rows do not fit; quarantine has them", limit)
 	}
 	size := len(key)
 	for _, keys := range p.Poisoned {
@@ -201,7 +201,7 @@ func (q *sequencer) find(s *slab, f finding, stopped map[string]bool) {
 	}
 	reason := f.reason
 	if f.key != nil {
-		if reason = tooPoisoned(s.position, name, f.key); reason == "" {
+		if reason = tooPoisoned(s.position, q.limit, name, f.key); reason == "" {
 			q.log.Warn("a row does not fit and is in quarantine; a later good row of its key mends it, or `cdc resume`", "table", name, "reason", f.reason)
 			q.decide(s, f.table, verdict{kind: verdictPoisoned, table: name, key: f.key})
 			return

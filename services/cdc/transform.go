@@ -311,13 +311,14 @@ func (t *transform) onChange(ctx context.Context, m replica.Message) error {
 	if !isNew {
 		return nil
 	}
+	tx := t.transaction() // a new slab may bring the news that the table is stopped
 	if rel.encoder == nil {
 		if t.cfg.captured(rel.name) {
 			rel.metrics.dropped.Inc()
 		}
 		return nil
 	}
-	return t.add(ctx, item{kind: itemChange, rel: rel, encoder: rel.encoder, tx: t.transaction(), lsn: m.LSN, seq: t.position.Seq + 1,
+	return t.add(ctx, item{kind: itemChange, rel: rel, encoder: rel.encoder, tx: tx, lsn: m.LSN, seq: t.position.Seq + 1,
 		total: t.ordinal, order: rel.order, data: m.Data}, eventsOf(m.Data[0]))
 }
 
@@ -380,8 +381,9 @@ func (t *transform) truncate(ctx context.Context, rel *relation, lsn pgoutput.LS
 		return err
 	}
 	t.log.Info("table truncated", "table", rel.name, "rows", len(keys))
+	encoder := rel.encoder
 	for key := range keys {
-		err := t.add(ctx, item{kind: itemGone, rel: rel, encoder: rel.encoder, tx: t.transaction(), lsn: lsn, seq: t.position.Seq + 1,
+		err := t.add(ctx, item{kind: itemGone, rel: rel, encoder: encoder, tx: t.transaction(), lsn: lsn, seq: t.position.Seq + 1,
 			total: t.ordinal, order: rel.order, data: []byte(key)}, 1)
 		if err != nil {
 			return err
