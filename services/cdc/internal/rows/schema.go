@@ -167,7 +167,13 @@ func (t Table) ValueSchema() string {
 
 // avro is the column's type without null.
 func (c Column) avro() any {
-	logical := func(base, name string) any { return map[string]any{"type": base, "logicalType": name} }
+	logical := func(base, name string) map[string]any { return map[string]any{"type": base, "logicalType": name} }
+	// Kafka Connect drops Avro's microseconds, in keys as in rows: by the name its consumers know them.
+	micros := func(name string) any {
+		t := logical("long", name)
+		t["connect.name"] = "io.debezium.time.MicroTimestamp"
+		return t
+	}
 	switch c.Kind {
 	case Int:
 		return "int"
@@ -184,9 +190,9 @@ func (c Column) avro() any {
 	case Date:
 		return logical("int", "date")
 	case Timestamp:
-		return logical("long", "timestamp-micros")
+		return micros("timestamp-micros")
 	case LocalTimestamp:
-		return logical("long", "local-timestamp-micros")
+		return micros("local-timestamp-micros")
 	case Bytes:
 		return "bytes"
 	default:
