@@ -1,14 +1,15 @@
-// Package realparts gives tests and benchmarks the real parts that Millrace runs on: Apache Kafka and the
-// Apicurio schema registry as child processes, the axe accessibility checker and a Chromium browser.
+// Package realparts gives tests and benchmarks the real parts that Millrace runs on and works with: Apache Kafka, the
+// Apicurio schema registry and Kafka Connect as child processes, Confluent's Kafka client for Python, the axe
+// accessibility checker and a Chromium browser.
 //
-// Every part has two entries. The functions that take a context (StartKafka, StartApicurio, AxeFile,
-// ChromiumFile) return errors and leave the closing to the caller. The functions that take a testing.TB (Kafka,
-// Apicurio, Axe, Chromium) are thin on top: they close the part with the test, and where a part is missing they
+// Every part has two entries. The functions that take a context (StartKafka, StartApicurio, StartConnect, PythonKafka,
+// AxeFile, ChromiumFile) return errors and leave the closing to the caller. The functions that take a testing.TB (Kafka,
+// Apicurio, ConnectWorker, Python, Axe, Chromium) are thin on top: they close the part with the test, and where a part is missing they
 // skip the test saying how to install it, or fail it when the environment variable CI is set, so that a missing part
 // cannot go unnoticed there.
 //
-// Nothing is built in: jars come by the Maven client, axe by the npm client, each through its own configuration
-// (mirrors, proxies), once, into a cache (see CacheDir). Every child has its own process group and ends with the
+// Nothing is built in: jars come by the Maven client, axe by the npm client, Python's packages by pip, each through its
+// own configuration (mirrors, proxies), once, into a cache (see CacheDir). Every child has its own process group and ends with the
 // process that started it; it listens on loopback only, on ports that were free.
 //
 // The package is for Unix; on Linux a child ends even when its parent is killed.
@@ -59,6 +60,12 @@ func Kafka(t testing.TB, o Options) *Broker {
 // Confluent API; see StartApicurio.
 func Apicurio(t testing.TB) (url string) {
 	t.Helper()
+	return ApicurioRegistry(t).URL
+}
+
+// ApicurioRegistry is Apicurio for tests that need more than its address.
+func ApicurioRegistry(t testing.TB) *Registry {
+	t.Helper()
 	r, err := StartApicurio(t.Context())
 	require(t, err)
 	t.Cleanup(func() {
@@ -66,7 +73,32 @@ func Apicurio(t testing.TB) (url string) {
 			t.Errorf("close Apicurio: %v", err)
 		}
 	})
-	return r.URL
+	return r
+}
+
+// ConnectWorker starts a Kafka Connect worker for the test and kills it when the test ends; see StartConnect. If the
+// test failed, the end of the worker's log is printed.
+func ConnectWorker(t testing.TB, o ConnectOptions) *Connect {
+	t.Helper()
+	c, err := StartConnect(t.Context(), o)
+	require(t, err)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("end of the log of Kafka Connect:\n%s", c.LogTail())
+		}
+		if err := c.Close(); err != nil {
+			t.Errorf("close Kafka Connect: %v", err)
+		}
+	})
+	return c
+}
+
+// Python returns the directory of Confluent's Kafka client for Python; see PythonKafka.
+func Python(t testing.TB) (pythonPath string) {
+	t.Helper()
+	dir, err := PythonKafka(t.Context())
+	require(t, err)
+	return dir
 }
 
 // Axe returns the path of axe.min.js for the test; see AxeFile.
