@@ -77,6 +77,10 @@ test-real: build ## Both real inputs on Apache Kafka and Apicurio (Java and Mave
 	$(GO) test -tags real -count=1 -timeout 10m -v ./test/realparts/...
 	MILLRACE_TEST_KAFKA=real $(GO) test -tags e2e -count=1 -timeout 30m -v -run '^(TestClassicModels|TestOnlineRetail)$$' ./test/e2e
 
+.PHONY: interop
+interop: build ## What capture writes, read by Debezium's JDBC sink in Kafka Connect and by Confluent's Python client (Java, Maven, Python)
+	$(GO) test -tags real -count=1 -timeout 5m -v ./test/interop/...
+
 .PHONY: compose-e2e
 compose-e2e: ## Bring docker-compose.yml up, check it, take it down (needs a Docker engine)
 	bash test/compose/run.sh
