@@ -5,11 +5,10 @@ package schemas
 // Every column that is not part of the key is nullable with default null. The key is a record of the key's columns.
 // A delete is an event with op "d", whose "before" has at least the key's columns, followed by a tombstone (null value).
 //
-// Columns in Avro: smallint, integer → int; bigint → long; boolean → boolean; real → float; double precision → double;
-// numeric(p,s) → bytes with logicalType decimal (p, s); numeric without scale → string, as PostgreSQL prints it;
-// date → int date; timestamp and timestamptz → long timestamp-micros (a timestamp without zone read as UTC, with
-// logicalType local-timestamp-micros); bytea → bytes; everything else → string in PostgreSQL's text form. Columns of
-// personal data are strings: keyed tokens.
+// How each type of the source is written, and the modes that change it, is in docs/cdc-types.md, which a test holds true.
+// What our own services rely on: integers are int and long, numeric(p,s) is bytes with logicalType decimal, numeric without
+// scale is a string, date is int date, timestamps are long microseconds (one without zone read as UTC), and everything
+// without an Avro type of its own is a string in PostgreSQL's text form. Columns of personal data are strings: keyed tokens.
 const (
 	EnvelopeBefore = "before"
 	EnvelopeAfter  = "after"

@@ -537,7 +537,7 @@ func columnKinds(t *testing.T, p *pair) {
 	if c, _, _ := r.state.claim(); len(c.Incomplete) > 0 {
 		t.Fatalf("stopped: %v", c.Incomplete)
 	}
-	s.matches(t, "kinds", "id", "m", "c", "p", "free", "arr", "r", "raw", "iv", "tz")
+	s.matches(t, "kinds", "id", "m", "c", "p", "free", "r", "raw", "tz")
 	var texts []string
 	for _, row := range s.fold(t, "kinds") {
 		delete(row, "id")

@@ -25,7 +25,7 @@ func Check(ctx context.Context, out io.Writer, cfg Config, source SourceConfig) 
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 	result, err := preflight.Run(ctx, conn, preflight.Request{URL: source.URL.Reveal(), Slot: cfg.Slot, Publication: cfg.Publication,
-		Tables: cfg.Tables, Personal: cfg.personal})
+		Tables: cfg.Tables, Personal: cfg.personal, Options: cfg.options()})
 	if err != nil {
 		return err
 	}

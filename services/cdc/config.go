@@ -9,11 +9,14 @@ import (
 	"path"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/millrace-io/millrace/pkg/config"
 	"github.com/millrace-io/millrace/pkg/postgres"
+	"github.com/millrace-io/millrace/services/cdc/internal/catalog"
+	"github.com/millrace-io/millrace/services/cdc/internal/rows"
 )
 
 // SourceConfig is the source section: where to capture from.
@@ -30,6 +33,11 @@ type Config struct {
 	Publication         string        `yaml:"publication" doc:"publication on the primary that lists the tables"`
 	Tables              []string      `yaml:"tables" doc:"tables to capture, schema.table, in the order of the snapshot; empty takes all of the publication"`
 	Tokenise            []string      `yaml:"tokenise" doc:"columns of personal data, as patterns of table.column in lower case; they become keyed tokens before Kafka"`
+	Decimal             string        `yaml:"decimal" doc:"how numeric and money are written: precise (Avro decimal where precision and scale are declared, else text), string, double"`
+	Time                string        `yaml:"time" doc:"how dates and times are written: micros, connect (milliseconds, Kafka Connect's logical types), isostring"`
+	Binary              string        `yaml:"binary" doc:"how bytea and geometries are written: bytes, base64, hex"`
+	Text                []string      `yaml:"text" doc:"columns to write as text as PostgreSQL prints them, as patterns of schema.table.column; for values that their type's Avro form does not take"`
+	Keyless             string        `yaml:"keyless" doc:"tables without a key: refuse, or row (the whole row is the key; needs REPLICA IDENTITY FULL; equal rows are one)"`
 	TransactionInterval time.Duration `yaml:"transaction_interval" doc:"least time between two Kafka transactions under load; a lonely change does not wait"`
 	TransactionBytes    int           `yaml:"transaction_bytes" doc:"bytes after which a Kafka transaction is committed, within a source transaction if need be"`
 	QueueBytes          int           `yaml:"queue_bytes" doc:"bytes of changes that wait to be encoded; when full, the source is not read"`
@@ -52,6 +60,7 @@ const (
 func DefaultConfig() Config {
 	return Config{
 		Slot: "millrace", Publication: "millrace", Tokenise: defaultTokenise(),
+		Decimal: string(rows.DecimalPrecise), Time: string(rows.TimeMicros), Binary: string(rows.BinaryBytes), Keyless: keylessRefuse,
 		TransactionInterval: 20 * time.Millisecond, TransactionBytes: 8 << 20, QueueBytes: 4 << 20, SnapshotWorkers: 2,
 		Delivery: ExactlyOnce, ProgressInterval: 500 * time.Millisecond, SlotTimeout: time.Minute, PositionInterval: 10 * time.Second,
 	}
@@ -84,7 +93,38 @@ func (c Config) Validate() error {
 			return fmt.Errorf("tokenise: %q must be a pattern of table.column, such as *.email", p)
 		}
 	}
+	for _, p := range c.Text {
+		if _, err := path.Match(p, ""); err != nil || strings.Count(p, ".") != 2 {
+			return fmt.Errorf("text: %q must be a pattern of schema.table.column, such as public.*.matrix", p)
+		}
+	}
+	if c.Keyless != keylessRefuse && c.Keyless != keylessRow {
+		return fmt.Errorf("keyless: %q must be one of %s, %s", c.Keyless, keylessRefuse, keylessRow)
+	}
+	if err := c.modes().Validate(); err != nil {
+		return err
+	}
 	return c.validateSizes()
+}
+
+// What becomes of tables without a key.
+const (
+	keylessRefuse = "refuse"
+	keylessRow    = "row"
+)
+
+func (c Config) modes() rows.Modes {
+	return rows.Modes{Decimal: rows.DecimalMode(c.Decimal), Time: rows.TimeMode(c.Time), Binary: rows.BinaryMode(c.Binary)}
+}
+
+// options are the choices in how tables are written.
+func (c Config) options() catalog.Options {
+	return catalog.Options{Modes: c.modes(), WholeRow: c.Keyless == keylessRow, Text: func(schema, table, column string) bool {
+		return slices.ContainsFunc(c.Text, func(p string) bool {
+			ok, err := path.Match(p, schema+"."+table+"."+column)
+			return err == nil && ok
+		})
+	}}
 }
 
 func (c Config) validateSizes() error {

@@ -102,7 +102,7 @@ func (s *session) identify(ctx context.Context) (*replica.Conn, error) {
 	var err error
 	url := s.deps.Source.URL.Reveal()
 	s.found, err = preflight.Run(ctx, s.sql, preflight.Request{URL: url, Slot: s.cfg.Slot, Publication: s.cfg.Publication,
-		Tables: s.cfg.Tables, Personal: s.cfg.personal})
+		Tables: s.cfg.Tables, Personal: s.cfg.personal, Options: s.cfg.options()})
 	if err != nil {
 		return nil, err
 	}
@@ -385,17 +385,13 @@ func (s *session) prepare(ctx context.Context) (map[string]bool, error) {
 
 // carry joins reader, encoder and committer; each has its goroutine, and the first error ends all.
 func (s *session) carry(ctx context.Context, stream *replica.Stream, known map[string]bool) error {
-	domains, err := catalog.ReadDomains(ctx, s.sql)
-	if err != nil {
-		return err
-	}
 	batches := make(chan *batch, 4)
 	group, ctx := errgroup.WithContext(ctx)
 	q := newQueue(s.cfg.QueueBytes)
 	encoding := newPipeline(s.cfg.encodeWorkers(), func() *coder { return &coder{pool: s.pool, poison: s.poison, numbered: s.cfg.Delivery == AtLeastOnce} },
 		sender(batches), q.giveBack, s.metrics, s.deps.Log)
 	t := &transform{cfg: s.cfg, factory: s.factory, metrics: s.metrics, log: s.deps.Log, conn: s.sql, queue: q, pipeline: encoding,
-		watched: map[string]bool{}, known: known, keys: map[string][]string{}, domains: domains, relations: map[uint32]*relation{},
+		watched: map[string]bool{}, known: known, keys: map[string][]string{}, relations: map[uint32]*relation{},
 		position: s.position, start: pgoutput.LSN(s.position.LSN),
 		live: func(ctx context.Context, topic string) (map[string]struct{}, error) {
 			keys, err := liveKeys(ctx, s.deps.Kafka, s.deps.Log, topic)

@@ -116,7 +116,7 @@ func (s *snapshot) stop(name string, reason error) {
 // table reads one table.
 func (s *snapshot) table(ctx context.Context, conn *pgx.Conn, t catalog.Table) error {
 	name := t.Schema + "." + t.Name
-	shape := t.Rows(s.cfg.personal)
+	shape := t.Rows(s.cfg.personal, s.cfg.options())
 	if err := shape.Validate(); err != nil {
 		s.stop(name, err)
 		return nil

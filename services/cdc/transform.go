@@ -50,7 +50,7 @@ type transform struct {
 
 	known     map[string]bool     // topics that a snapshot has filled
 	keys      map[string][]string // key columns by table, of the catalog
-	domains   catalog.Domains
+	types     catalog.Types
 	relations map[uint32]*relation
 
 	position schemas.Position
@@ -225,7 +225,7 @@ func (t *transform) onRelation(ctx context.Context, msg []byte) error {
 		t.stop(rel, "it joined the publication after the snapshot")
 		return nil
 	}
-	table, err := t.shape(ctx, r)
+	table, err := t.shape(ctx, r, old != nil)
 	if err != nil {
 		return err
 	}
@@ -249,22 +249,13 @@ func (t *transform) onRelation(ctx context.Context, msg []byte) error {
 	return nil
 }
 
-// shape is the relation with its domains resolved and its key known.
-func (t *transform) shape(ctx context.Context, r pgoutput.Relation) (rows.Table, error) {
-	unknown := false
-	for _, c := range r.Columns {
-		_, ok := t.domains[c.Type]
-		unknown = unknown || c.Type >= rows.FirstUserOID && !ok
-	}
-	if unknown { // an enum, or a domain that is newer than what we read
-		domains, err := catalog.ReadDomains(ctx, t.conn)
-		if err != nil {
-			return rows.Table{}, err
-		}
-		t.domains = domains
+// shape is the relation with its types resolved and its key known; changed, if it was described before.
+func (t *transform) shape(ctx context.Context, r pgoutput.Relation, changed bool) (rows.Table, error) {
+	if err := t.types.LearnRelation(ctx, t.conn, r, changed); err != nil {
+		return rows.Table{}, err
 	}
 	key := t.keys[r.Schema+"."+r.Name]
-	if key == nil && r.Identity == 'f' {
+	if key == nil && (r.Identity == 'f' || r.Identity == 'n') { // the stream does not tell the key
 		tables, err := catalog.Tables(ctx, t.conn, t.cfg.Publication)
 		if err != nil {
 			return rows.Table{}, err
@@ -274,7 +265,7 @@ func (t *transform) shape(ctx context.Context, r pgoutput.Relation) (rows.Table,
 		}
 		key = t.keys[r.Schema+"."+r.Name]
 	}
-	return catalog.FromRelation(r, key, t.domains, t.cfg.personal), nil
+	return catalog.FromRelation(r, key, &t.types, t.cfg.personal, t.cfg.options()), nil
 }
 
 // stop stops a table: its changes are dropped from here on, until a new snapshot.

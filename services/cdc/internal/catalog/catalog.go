@@ -23,53 +23,17 @@ type Table struct {
 	Key           []string // columns of the primary key, or of the index that is the replica identity; nil if none
 	Generated     bool     // has stored generated columns
 	EstimatedRows int64
+
+	types *Types
 }
 
-// Column is a published column; its type is the base type of a domain.
+// Column is a published column.
 type Column struct {
-	Name     string
-	Type     uint32
-	Modifier int32
-	Large    bool // values may be stored apart from the row
-}
-
-// Domains maps the domains of a database to what they are over.
-type Domains map[uint32]struct {
-	Base     uint32
-	Modifier int32
-}
-
-// Resolve is the type under all domains.
-func (d Domains) Resolve(oid uint32, modifier int32) (uint32, int32) {
-	for range len(d) + 1 {
-		under, ok := d[oid]
-		if !ok {
-			break
-		}
-		oid, modifier = under.Base, under.Modifier
-	}
-	return oid, modifier
-}
-
-// ReadDomains reads all domains.
-func ReadDomains(ctx context.Context, conn *pgx.Conn) (Domains, error) {
-	rs, err := conn.Query(ctx, "SELECT oid, typbasetype, typtypmod FROM pg_type WHERE typtype = 'd'")
-	if err != nil {
-		return nil, fmt.Errorf("read the source's domains: %w", err)
-	}
-	out := Domains{}
-	var oid, base uint32
-	var modifier int32
-	_, err = pgx.ForEachRow(rs, []any{&oid, &base, &modifier}, func() error {
-		e := out[oid]
-		e.Base, e.Modifier = base, modifier
-		out[oid] = e
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read the source's domains: %w", err)
-	}
-	return out, nil
+	Name       string
+	Type       uint32
+	Modifier   int32
+	Dimensions int  // of an array, as declared
+	Large      bool // values may be stored apart from the row
 }
 
 const tablesSQL = `
@@ -88,10 +52,6 @@ ORDER BY r.oid NULLS LAST, p.schemaname, p.tablename`
 
 // Tables are the publication's tables, in its order.
 func Tables(ctx context.Context, conn *pgx.Conn, publication string) ([]Table, error) {
-	domains, err := ReadDomains(ctx, conn)
-	if err != nil {
-		return nil, err
-	}
 	rs, err := conn.Query(ctx, tablesSQL, publication)
 	if err != nil {
 		return nil, fmt.Errorf("read the tables of publication %s: %w", publication, err)
@@ -115,27 +75,31 @@ func Tables(ctx context.Context, conn *pgx.Conn, publication string) ([]Table, e
 	if err != nil {
 		return nil, fmt.Errorf("read the tables of publication %s: %w", publication, err)
 	}
+	types := &Types{}
+	var oids []uint32
 	for i := range out {
-		if out[i].Columns, err = columns(ctx, conn, out[i].OID, published[out[i].OID], domains); err != nil {
+		if out[i].Columns, err = columns(ctx, conn, out[i].OID, published[out[i].OID]); err != nil {
 			return nil, fmt.Errorf("read the columns of %s.%s: %w", out[i].Schema, out[i].Name, err)
 		}
+		out[i].types = types
+		for _, c := range out[i].Columns {
+			oids = append(oids, c.Type)
+		}
 	}
-	return out, nil
+	return out, types.Learn(ctx, conn, oids...)
 }
 
-func columns(ctx context.Context, conn *pgx.Conn, table uint32, published map[string]bool, domains Domains) ([]Column, error) {
-	rs, err := conn.Query(ctx, `SELECT attname::text, atttypid, atttypmod, attstorage <> 'p' FROM pg_attribute
+func columns(ctx context.Context, conn *pgx.Conn, table uint32, published map[string]bool) ([]Column, error) {
+	rs, err := conn.Query(ctx, `SELECT attname::text, atttypid, atttypmod, attndims, attstorage <> 'p' FROM pg_attribute
 		WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped ORDER BY attnum`, table)
 	if err != nil {
 		return nil, err
 	}
 	var out []Column
 	var c Column
-	_, err = pgx.ForEachRow(rs, []any{&c.Name, &c.Type, &c.Modifier, &c.Large}, func() error {
+	_, err = pgx.ForEachRow(rs, []any{&c.Name, &c.Type, &c.Modifier, &c.Dimensions, &c.Large}, func() error {
 		if published[c.Name] {
-			resolved := c
-			resolved.Type, resolved.Modifier = domains.Resolve(c.Type, c.Modifier)
-			out = append(out, resolved)
+			out = append(out, c)
 		}
 		return nil
 	})
@@ -145,44 +109,71 @@ func columns(ctx context.Context, conn *pgx.Conn, table uint32, published map[st
 // Personal tells whether a column holds personal data.
 type Personal func(table, column string) bool
 
+// Options are the choices in how tables are written.
+type Options struct {
+	rows.Modes
+	WholeRow bool                                    // a table without a key has all its columns as key, if its old rows are published whole
+	Text     func(schema, table, column string) bool // columns to write as PostgreSQL prints them; nil for none
+}
+
 // Rows is the table in the form that encoders are made of.
-func (t Table) Rows(personal Personal) rows.Table {
-	key := map[string]bool{}
-	for _, k := range t.Key {
-		key[k] = true
-	}
+func (t Table) Rows(personal Personal, options Options) rows.Table {
+	b := builder{schema: t.Schema, table: t.Name, types: t.types, personal: personal, options: options,
+		key: set(t.Key), whole: options.WholeRow && len(t.Key) == 0 && t.Identity == identityFull}
 	out := rows.Table{Schema: t.Schema, Name: t.Name}
 	for _, c := range t.Columns {
-		out.Columns = append(out.Columns, column(t.Name, c, key[c.Name], personal))
+		out.Columns = append(out.Columns, b.column(c, b.key[c.Name]))
 	}
 	return out
 }
 
-func column(table string, c Column, key bool, personal Personal) rows.Column {
-	out := rows.Column{Name: c.Name, Field: rows.FieldName(c.Name), Key: key}
-	if personal(table, c.Name) {
-		out.Kind = rows.Token
-		return out
+// identityFull is the replica identity of tables whose old rows are published whole.
+const identityFull = 'f'
+
+func set(names []string) map[string]bool {
+	out := map[string]bool{}
+	for _, n := range names {
+		out[n] = true
 	}
-	out.Kind, out.Precision, out.Scale = rows.KindOf(c.Type, c.Modifier)
+	return out
+}
+
+// builder makes the columns of one table.
+type builder struct {
+	schema, table string
+	types         *Types
+	personal      Personal
+	options       Options
+	key           map[string]bool
+	whole         bool // the key is the whole row
+}
+
+func (b *builder) column(c Column, key bool) rows.Column {
+	var out rows.Column
+	switch {
+	case b.personal(b.table, c.Name):
+		out.Kind = rows.Token
+	case b.options.Text != nil && b.options.Text(b.schema, b.table, c.Name):
+	default:
+		out = b.types.Resolve(c.Type, c.Modifier, c.Dimensions).Column(b.options.Modes)
+	}
+	out.Name, out.Field, out.Key, out.Nullable = c.Name, rows.FieldName(c.Name), key || b.whole, b.whole
 	return out
 }
 
 // FromRelation is the table as the stream describes it, which may be older than the catalog. key is the key's columns
-// as the catalog has them, for a replica identity that does not tell.
-func FromRelation(r pgoutput.Relation, key []string, domains Domains, personal Personal) rows.Table {
-	inKey := map[string]bool{}
-	for _, k := range key {
-		inKey[k] = true
-	}
+// as the catalog has them, for a replica identity that does not tell. types must have learnt the relation.
+func FromRelation(r pgoutput.Relation, key []string, types *Types, personal Personal, options Options) rows.Table {
+	b := builder{schema: r.Schema, table: r.Name, types: types, personal: personal, options: options,
+		key: set(key), whole: options.WholeRow && len(key) == 0 && r.Identity == identityFull}
 	out := rows.Table{Schema: r.Schema, Name: r.Name}
 	for _, c := range r.Columns {
-		oid, modifier := domains.Resolve(c.Type, c.Modifier)
 		isKey := c.Key
 		if r.Identity != 'd' && r.Identity != 'i' {
-			isKey = inKey[c.Name]
+			isKey = b.key[c.Name]
 		}
-		out.Columns = append(out.Columns, column(r.Name, Column{Name: c.Name, Type: oid, Modifier: modifier}, isKey, personal))
+		dimensions := types.dimensions[attribute{r.ID, c.Name}]
+		out.Columns = append(out.Columns, b.column(Column{Name: c.Name, Type: c.Type, Modifier: c.Modifier, Dimensions: dimensions}, isKey))
 	}
 	return out
 }

@@ -50,6 +50,7 @@ type Request struct {
 	URL, Slot, Publication string
 	Tables                 []string // schema.table; empty for all of the publication
 	Personal               catalog.Personal
+	Options                catalog.Options
 }
 
 // Result is what was found. Tables are those to capture, in order.
@@ -287,7 +288,7 @@ func (c *check) chosen(tables []catalog.Table) []catalog.Table {
 }
 
 func (c *check) oneTable(ctx context.Context, t catalog.Table, gencols string) error {
-	shape := t.Rows(c.req.Personal)
+	shape := t.Rows(c.req.Personal, c.req.Options)
 	name := t.Schema + "." + t.Name
 	var usage, sel, filtered bool
 	names := make([]string, len(t.Columns))
@@ -312,6 +313,8 @@ func (c *check) oneTable(ctx context.Context, t catalog.Table, gencols string) e
 	switch {
 	case t.Identity == 'n':
 		c.add(Problem, "primary", "ALTER TABLE "+shape.Ident()+" REPLICA IDENTITY DEFAULT", "the table %s has replica identity nothing: updates and deletes cannot be published", name)
+	case len(t.Key) == 0 && c.req.Options.WholeRow && t.Identity != 'f':
+		c.add(Problem, "primary", "ALTER TABLE "+shape.Ident()+" REPLICA IDENTITY FULL", "the table %s has no primary key, and its old rows are not published, which would be its key", name)
 	case shape.Validate() != nil:
 		c.add(Problem, "primary", "ALTER TABLE "+shape.Ident()+" ADD PRIMARY KEY (…)", "the table %s: %v", name, shape.Validate())
 	}
@@ -329,7 +332,8 @@ func (c *check) large(t catalog.Table, shape rows.Table, name string) {
 	}
 	var large []string
 	for i, col := range t.Columns {
-		if col.Large && !shape.Columns[i].Key && (shape.Columns[i].Kind == rows.String || shape.Columns[i].Kind == rows.Bytes) {
+		kind := shape.Columns[i].Kind
+		if col.Large && !shape.Columns[i].Key && kind != rows.Decimal && kind != rows.Token {
 			large = append(large, col.Name)
 		}
 	}

@@ -19,11 +19,12 @@ import (
 )
 
 // Settings are the session's settings under which values are turned into text: they must be the same for the stream and
-// for reading tables.
+// for reading tables, whatever the database and the role have. They are all on which the text of a type depends.
 func Settings() map[string]string {
 	return map[string]string{
-		"client_encoding": "UTF8", "DateStyle": "ISO, YMD", "IntervalStyle": "postgres", "TimeZone": "UTC",
-		"extra_float_digits": "3", "bytea_output": "hex", "search_path": "pg_catalog",
+		"client_encoding": "UTF8", "DateStyle": "ISO, YMD", "IntervalStyle": "iso_8601", "TimeZone": "UTC",
+		"extra_float_digits": "3", "bytea_output": "hex", "lc_monetary": "C",
+		"search_path": "pg_catalog", "quote_all_identifiers": "off", // names of regclass and the like
 	}
 }
 

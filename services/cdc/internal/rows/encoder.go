@@ -38,15 +38,16 @@ type Encoder struct {
 }
 
 type column struct {
-	append appendFunc
-	key    bool
+	append   appendFunc
+	key      bool
+	nullable bool // in the row: all but most keys
 }
 
 // NewEncoder compiles the encoder; keyID and valueID are the registry's ids of the table's schemas.
 func NewEncoder(t Table, origin Origin, keys *privacy.Keys, keyID, valueID int) *Encoder {
 	e := &Encoder{Table: t, keyID: keyID, valueID: valueID}
 	for _, c := range t.Columns {
-		e.columns = append(e.columns, column{append: c.appender(keys), key: c.Key})
+		e.columns = append(e.columns, column{append: c.appender(keys), key: c.Key, nullable: !c.Key || c.Nullable})
 	}
 	e.origin = appendString(appendString(appendString(nil, origin.Version), "postgresql"), origin.Name)
 	e.database = appendString(nil, origin.Database)
@@ -68,14 +69,53 @@ func (c Column) appender(keys *privacy.Keys) appendFunc {
 		return appendFloat8
 	case Decimal:
 		return decimal(c.Precision, c.Scale)
-	case Date:
-		return appendDate
-	case Timestamp, LocalTimestamp:
-		return appendTimestamp
+	case Money:
+		return moneyValue(decimal(c.Precision, c.Scale))
+	case MoneyText:
+		return moneyValue(appendText)
+	case MoneyDouble:
+		return moneyValue(appendFloat8)
 	case Bytes:
-		return appendBytea
+		return binaryValue(`\x`, appendRaw)
+	case Base64:
+		return binaryValue(`\x`, appendBase64)
+	case Hex:
+		return binaryValue(`\x`, appendHex)
+	case Geometry:
+		return binaryValue("", appendRaw)
+	case GeometryBase64:
+		return binaryValue("", appendBase64)
+	case GeometryHex:
+		return binaryValue("", appendHex)
 	case Token:
 		return token(keys)
+	case Map:
+		return appendHstore
+	case Vector:
+		return appendVector
+	case Array:
+		return list(c.Delimiter, c.element().appender(keys))
+	default:
+		return c.temporalAppender()
+	}
+}
+
+func (c Column) temporalAppender() appendFunc {
+	switch c.Kind {
+	case Date:
+		return appendDate
+	case Time:
+		return appendTime
+	case TimeMillis:
+		return appendTimeMillis
+	case Timestamp, LocalTimestamp:
+		return appendTimestamp
+	case TimestampMillis:
+		return appendTimestampMillis
+	case ISODate:
+		return appendISODate
+	case ISOTimestamp:
+		return appendISOTimestamp
 	default:
 		return appendText
 	}
@@ -100,25 +140,47 @@ func frame(dst []byte, id int) []byte {
 // AppendKeyFrame appends what every key begins with.
 func (e *Encoder) AppendKeyFrame(dst []byte) []byte { return frame(dst, e.keyID) }
 
-// AppendKey appends the framed key of a row. On an error dst's content is unspecified.
+// AppendKey appends the framed key of a row. With an error nothing is appended.
 func (e *Encoder) AppendKey(dst []byte, row []pgoutput.Datum) ([]byte, error) {
+	start := len(dst)
 	if len(row) != len(e.columns) {
-		return dst, fmt.Errorf("a row has %d columns, its table %d: %w", len(row), len(e.columns), pgoutput.ErrMalformed)
+		return dst, e.mismatch(row)
 	}
 	dst = frame(dst, e.keyID)
-	var err error
 	for i := range e.columns {
 		if !e.columns[i].key {
 			continue
 		}
-		if row[i].Kind != pgoutput.Text {
-			return dst, e.misfit(i)
-		}
-		if dst, err = e.columns[i].append(dst, row[i].Data); err != nil {
-			return dst, e.misfit(i)
+		var err error
+		if dst, err = e.appendColumn(dst, i, row[i]); err != nil {
+			return dst[:start], err
 		}
 	}
 	return dst, nil
+}
+
+// appendColumn writes a column as the row has it: keys are written alike in the key and in the row.
+func (e *Encoder) appendColumn(dst []byte, i int, d pgoutput.Datum) ([]byte, error) {
+	c := &e.columns[i]
+	if d.Kind != pgoutput.Text {
+		// A part of the key that the source did not send is not null: without it the row would be another one.
+		if !c.nullable || c.key && d.Kind != pgoutput.Null {
+			return dst, e.misfit(i)
+		}
+		return append(dst, 0), nil
+	}
+	if c.nullable {
+		dst = append(dst, 2)
+	}
+	dst, err := c.append(dst, d.Data)
+	if err != nil {
+		return dst, e.misfit(i)
+	}
+	return dst, nil
+}
+
+func (e *Encoder) mismatch(row []pgoutput.Datum) error {
+	return fmt.Errorf("a row has %d columns, its table %d: %w", len(row), len(e.columns), pgoutput.ErrMalformed)
 }
 
 func (e *Encoder) misfit(i int) error {
@@ -128,7 +190,8 @@ func (e *Encoder) misfit(i int) error {
 // KeyChanged tells whether two rows have different keys.
 func (e *Encoder) KeyChanged(before, after []pgoutput.Datum) bool {
 	for i := range e.columns {
-		if e.columns[i].key && i < len(before) && i < len(after) && !bytes.Equal(before[i].Data, after[i].Data) {
+		if e.columns[i].key && i < len(before) && i < len(after) &&
+			(before[i].Kind != after[i].Kind || !bytes.Equal(before[i].Data, after[i].Data)) {
 			return true
 		}
 	}
@@ -140,45 +203,35 @@ func (e *Encoder) appendRow(dst []byte, row []pgoutput.Datum) ([]byte, error) {
 		return append(dst, 0), nil
 	}
 	if len(row) != len(e.columns) {
-		return dst, fmt.Errorf("a row has %d columns, its table %d: %w", len(row), len(e.columns), pgoutput.ErrMalformed)
+		return dst, e.mismatch(row)
 	}
 	dst = append(dst, 2)
 	var err error
 	for i := range e.columns {
-		c := &e.columns[i]
-		if row[i].Kind != pgoutput.Text {
-			if c.key {
-				return dst, e.misfit(i)
-			}
-			dst = append(dst, 0)
-			continue
-		}
-		if !c.key {
-			dst = append(dst, 2)
-		}
-		if dst, err = c.append(dst, row[i].Data); err != nil {
-			return dst, e.misfit(i)
+		if dst, err = e.appendColumn(dst, i, row[i]); err != nil {
+			return dst, err
 		}
 	}
 	return dst, nil
 }
 
-// AppendValue appends the framed envelope. On an error dst's content is unspecified.
+// AppendValue appends the framed envelope. With an error nothing is appended.
 func (e *Encoder) AppendValue(dst []byte, ev *Event) ([]byte, error) {
-	dst = frame(dst, e.valueID)
-	var err error
-	if dst, err = e.appendRow(dst, ev.Before); err != nil {
-		return dst, err
+	start := len(dst)
+	dst, err := e.appendRow(frame(dst, e.valueID), ev.Before)
+	if err == nil {
+		dst, err = e.appendRow(dst, ev.After)
 	}
-	if dst, err = e.appendRow(dst, ev.After); err != nil {
-		return dst, err
+	if err != nil {
+		return dst[:start], err
 	}
 	return e.appendRest(dst, ev), nil
 }
 
 // AppendDeleteOf appends the framed value of a delete whose "before" is known by its key only, as Avro without frame:
-// keys are written alike in the key and in the row.
+// keys are written alike in the key and in the row. With an error nothing is appended.
 func (e *Encoder) AppendDeleteOf(dst, key []byte, ev *Event) ([]byte, error) {
+	start := len(dst)
 	dst = append(frame(dst, e.valueID), 2)
 	for i, c := range e.Table.Columns {
 		if !c.Key {
@@ -187,40 +240,14 @@ func (e *Encoder) AppendDeleteOf(dst, key []byte, ev *Event) ([]byte, error) {
 		}
 		n, ok := c.skip(key)
 		if !ok {
-			return dst, e.misfit(i)
+			return dst[:start], e.misfit(i)
 		}
 		dst, key = append(dst, key[:n]...), key[n:]
 	}
 	if len(key) > 0 {
-		return dst, fmt.Errorf("key of %s: %w", e.Table.Ident(), ErrDoesNotFit)
+		return dst[:start], fmt.Errorf("key of %s: %w", e.Table.Ident(), ErrDoesNotFit)
 	}
 	return e.appendRest(append(dst, 0), ev), nil
-}
-
-// skip is the length of the column's value at the start of Avro bytes.
-func (c Column) skip(b []byte) (int, bool) {
-	fixed := func(n int) (int, bool) { return n, len(b) >= n }
-	switch c.Kind {
-	case Boolean:
-		return fixed(1)
-	case Float:
-		return fixed(4)
-	case Double:
-		return fixed(8)
-	}
-	v, n := binary.Uvarint(b)
-	if n <= 0 {
-		return 0, false
-	}
-	switch c.Kind {
-	case Int, Long, Date, Timestamp, LocalTimestamp:
-		return n, true
-	}
-	size := int64(v>>1) ^ -int64(v&1)
-	if size < 0 || size > int64(len(b)-n) {
-		return 0, false
-	}
-	return n + int(size), true
 }
 
 // appendRest appends what follows the rows.

@@ -230,7 +230,7 @@ func TestEdgesOfValues(t *testing.T) {
 		{"needs a sign byte", "1.28", "\x04\x00\x80", decimal(4, 2)},
 		{"fewer digits than the scale", "5", "\x04\x01\xf4", decimal(4, 2)},
 		{"smallest bigint", "-9223372036854775808", long(math.MinInt64), appendInt8},
-		{"empty bytes", `\x`, "\x00", appendBytea},
+		{"empty bytes", `\x`, "\x00", appender(Column{Kind: Bytes})},
 	} {
 		got, err := c.f(nil, []byte(c.text))
 		if err != nil || string(got) != c.want {
@@ -243,8 +243,8 @@ func TestEdgesOfValues(t *testing.T) {
 	}{
 		{"NaN", decimal(4, 2)}, {"Infinity", decimal(4, 2)}, {"123.45", decimal(4, 2)}, {"1.234", decimal(4, 2)}, {"", decimal(4, 2)}, {"-", decimal(4, 2)},
 		{"294276-12-31 00:00:00", appendTimestamp}, {"2024-01-01", appendTimestamp}, {"2024-01-01 00:00", appendTimestamp}, {"24-1-1", appendDate},
-		{"2147483648", appendInt4}, {"9223372036854775808", appendInt8}, {"1x", appendInt8}, {"", appendInt8}, {"x", appendBool}, {`\x0`, appendBytea},
-		{`\xzz`, appendBytea}, {"\xff", appendText},
+		{"2147483648", appendInt4}, {"9223372036854775808", appendInt8}, {"1x", appendInt8}, {"", appendInt8}, {"x", appendBool}, {`\x0`, appender(Column{Kind: Bytes})},
+		{`\xzz`, appender(Column{Kind: Bytes})}, {"\xff", appendText},
 	} {
 		if got, err := c.f(nil, []byte(c.text)); !errors.Is(err, ErrDoesNotFit) {
 			t.Errorf("%q is taken as %x, %v", c.text, got, err)
@@ -252,22 +252,21 @@ func TestEdgesOfValues(t *testing.T) {
 	}
 }
 
-func TestKindOf(t *testing.T) {
+func TestColumnOfDecimals(t *testing.T) {
 	for _, c := range []struct {
-		oid              uint32
 		modifier         int32
 		kind             Kind
 		precision, scale int
 	}{
-		{oidNumeric, -1, String, 0, 0},
-		{oidNumeric, 10<<16 | 2 + 4, Decimal, 10, 2},
-		{oidNumeric, 2<<16 | 0x7fd + 4, String, 0, 0}, // numeric(2,-3)
-		{oidNumeric, 2<<16 | 5 + 4, String, 0, 0},     // numeric(2,5)
-		{oidInt2, -1, Int, 0, 0}, {oidTimestamp, -1, LocalTimestamp, 0, 0}, {3802, -1, String, 0, 0},
+		{-1, String, 0, 0},
+		{10<<16 | 2 + 4, Decimal, 10, 2},
+		{1000<<16 | 1000 + 4, Decimal, 1000, 1000},
+		{2<<16 | 0x7fd + 4, String, 0, 0}, // numeric(2,-3)
+		{2<<16 | 5 + 4, String, 0, 0},     // numeric(2,5)
 	} {
-		k, p, s := KindOf(c.oid, c.modifier)
-		if k != c.kind || p != c.precision || s != c.scale {
-			t.Errorf("KindOf(%d, %#x) = %v, %d, %d", c.oid, c.modifier, k, p, s)
+		got := Type{Name: "numeric", Modifier: c.modifier}.Column(Modes{})
+		if got.Kind != c.kind || got.Precision != c.precision || got.Scale != c.scale {
+			t.Errorf("numeric of modifier %#x is %+v", c.modifier, got)
 		}
 	}
 }

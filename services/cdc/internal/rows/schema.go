@@ -13,7 +13,7 @@ type Kind uint8
 
 // Kinds.
 const (
-	String Kind = iota
+	String Kind = iota // PostgreSQL's text
 	Int
 	Long
 	Boolean
@@ -25,6 +25,23 @@ const (
 	LocalTimestamp // timestamp without time zone, read as UTC
 	Bytes
 	Token // personal data: a keyed token, as a string
+
+	Time            // microseconds of the day; 24:00 is 86,400,000,000
+	TimeMillis      // milliseconds of the day
+	TimestampMillis // with or without time zone
+	ISODate         // text
+	ISOTimestamp    // text, with or without time zone
+	Money           // as Decimal
+	MoneyText
+	MoneyDouble
+	Base64 // of bytea, text
+	Hex
+	Geometry // PostGIS, EWKB
+	GeometryBase64
+	GeometryHex
+	Map    // hstore
+	Vector // pgvector
+	Array  // one dimension, of Elem
 )
 
 // Column is a column of a table as it is captured.
@@ -33,7 +50,13 @@ type Column struct {
 	Field            string // in Avro: Name with what Avro does not allow replaced by '_'
 	Kind             Kind
 	Precision, Scale int  // of a Decimal
-	Key              bool // part of the topic's key; never null
+	Key              bool // part of the topic's key; never null, unless Nullable
+	Nullable         bool // of a key that is the whole row: null all the same
+
+	Elem      Kind   // of an Array; Precision, Scale, Semantic and Labels are then its elements'
+	Delimiter byte   // of an Array: between its elements
+	Semantic  string // the name by which Kafka Connect's consumers know the type; "" for none
+	Labels    string // of an enum, separated by commas
 }
 
 // Table is one version of a captured table.
@@ -80,7 +103,8 @@ func (t Table) Validate() error {
 		}
 	}
 	if keys == 0 {
-		return fmt.Errorf("it has no primary key; on the primary: ALTER TABLE %s ADD PRIMARY KEY (…)", t.Ident())
+		return fmt.Errorf("it has no primary key; on the primary: ALTER TABLE %[1]s ADD PRIMARY KEY (…); or take its whole rows as keys: "+
+			"ALTER TABLE %[1]s REPLICA IDENTITY FULL, and set cdc.keyless to row", t.Ident())
 	}
 	return nil
 }
@@ -128,11 +152,16 @@ func (t Table) namespace() string {
 	return "store." + FieldName(t.Schema) + "." + FieldName(t.Name)
 }
 
-// KeySchema is the Avro schema of the topic's keys.
+// KeySchema is the Avro schema of the topic's keys. It has no names of semantics and no labels: a key's bytes begin with
+// its schema's id, so that a new label of an enum must not make a new schema.
 func (t Table) KeySchema() string {
 	r := record{Type: "record", Name: "Key", Namespace: t.namespace()}
 	for _, c := range t.Columns {
-		if c.Key {
+		c.Semantic, c.Labels = "", ""
+		switch {
+		case c.Key && c.Nullable:
+			r.Fields = append(r.Fields, optional(c.avro(), c.Field))
+		case c.Key:
 			r.Fields = append(r.Fields, field{Name: c.Field, Type: c.avro()})
 		}
 	}
@@ -143,7 +172,7 @@ func (t Table) KeySchema() string {
 func (t Table) ValueSchema() string {
 	row := record{Type: "record", Name: "Value"}
 	for _, c := range t.Columns {
-		if c.Key {
+		if c.Key && !c.Nullable {
 			row.Fields = append(row.Fields, field{Name: c.Field, Type: c.avro()})
 		} else {
 			row.Fields = append(row.Fields, optional(c.avro(), c.Field))
@@ -165,39 +194,82 @@ func (t Table) ValueSchema() string {
 	}})
 }
 
+// AvroType is the column's type in values, without null, as JSON.
+func (c Column) AvroType() string {
+	out, err := json.Marshal(c.avro())
+	if err != nil { // only strings, numbers and lists of them
+		return ""
+	}
+	return string(out)
+}
+
 // avro is the column's type without null.
 func (c Column) avro() any {
-	logical := func(base, name string) map[string]any { return map[string]any{"type": base, "logicalType": name} }
-	// Kafka Connect drops Avro's microseconds, in keys as in rows: by the name its consumers know them.
-	micros := func(name string) any {
-		t := logical("long", name)
-		t["connect.name"] = "io.debezium.time.MicroTimestamp"
-		return t
+	switch c.Kind {
+	case Array:
+		return map[string]any{"type": "array", "items": []any{"null", c.element().avro()}}
+	case Vector:
+		return map[string]any{"type": "array", "items": "float"}
+	case Map:
+		return map[string]any{"type": "map", "values": []any{"null", "string"}}
 	}
+	base, logical := c.primitive()
+	if logical == "" && c.Semantic == "" {
+		return base
+	}
+	out := map[string]any{"type": base}
+	if logical != "" {
+		out["logicalType"] = logical
+	}
+	if logical == "decimal" {
+		out["precision"], out["scale"] = c.Precision, c.Scale
+	}
+	if c.Semantic != "" {
+		out["connect.name"] = c.Semantic
+	}
+	if c.Labels != "" {
+		out["connect.parameters"] = map[string]string{"allowed": c.Labels}
+	}
+	return out
+}
+
+// primitive is Avro's primitive and logical type of a kind that has no parts.
+func (c Column) primitive() (base, logical string) {
 	switch c.Kind {
 	case Int:
-		return "int"
+		return "int", ""
 	case Long:
-		return "long"
+		return "long", ""
 	case Boolean:
-		return "boolean"
+		return "boolean", ""
 	case Float:
-		return "float"
-	case Double:
-		return "double"
-	case Decimal:
-		return map[string]any{"type": "bytes", "logicalType": "decimal", "precision": c.Precision, "scale": c.Scale}
+		return "float", ""
+	case Double, MoneyDouble:
+		return "double", ""
+	case Decimal, Money:
+		return "bytes", "decimal"
 	case Date:
-		return logical("int", "date")
+		return "int", "date"
+	case Time:
+		return "long", "time-micros"
+	case TimeMillis:
+		return "int", "time-millis"
 	case Timestamp:
-		return micros("timestamp-micros")
+		return "long", "timestamp-micros"
 	case LocalTimestamp:
-		return micros("local-timestamp-micros")
-	case Bytes:
-		return "bytes"
-	default:
-		return "string"
+		return "long", "local-timestamp-micros"
+	case TimestampMillis:
+		return "long", "timestamp-millis"
+	case Bytes, Geometry:
+		return "bytes", ""
 	}
+	return "string", ""
+}
+
+// element is what an Array is of, as if it were a column.
+func (c Column) element() Column {
+	c.Kind, c.Elem = c.Elem, String
+	return c
 }
 
 func marshal(r record) string {

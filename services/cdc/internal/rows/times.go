@@ -78,11 +78,35 @@ func appendDate(dst, text []byte) ([]byte, error) {
 // appendTimestamp writes microseconds since 1970-01-01 UTC; infinity is the largest and smallest long. A text without
 // offset is UTC.
 func appendTimestamp(dst, text []byte) ([]byte, error) {
+	micros, ok := timestamp(text)
+	if !ok {
+		return dst, ErrDoesNotFit
+	}
+	return appendLong(dst, micros), nil
+}
+
+// appendTimestampMillis writes milliseconds, the finer part cut off towards the past.
+func appendTimestampMillis(dst, text []byte) ([]byte, error) {
+	micros, ok := timestamp(text)
+	if !ok {
+		return dst, ErrDoesNotFit
+	}
+	if micros == math.MaxInt64 || micros == math.MinInt64 {
+		return appendLong(dst, micros), nil
+	}
+	millis := micros / 1000
+	if micros%1000 < 0 {
+		millis--
+	}
+	return appendLong(dst, millis), nil
+}
+
+func timestamp(text []byte) (micros int64, ok bool) {
 	switch string(text) {
 	case "infinity":
-		return appendLong(dst, math.MaxInt64), nil
+		return math.MaxInt64, true
 	case "-infinity":
-		return appendLong(dst, math.MinInt64), nil
+		return math.MinInt64, true
 	}
 	text, bc := bytes.CutSuffix(text, []byte(" BC"))
 	days, text, ok1 := civil(text, bc)
@@ -91,14 +115,38 @@ func appendTimestamp(dst, text []byte) ([]byte, error) {
 	micros, text, ok4 := fraction(text)
 	offset, text, ok5 := zone(text)
 	if !ok1 || !ok2 || !ok3 || !ok4 || !ok5 || len(text) > 0 {
-		return dst, ErrDoesNotFit
+		return 0, false
 	}
 	total := days*secondsPerDay + seconds - offset
 	const limit = math.MaxInt64/microsPerSecond - 1
 	if total > limit || total < -limit {
+		return 0, false
+	}
+	return total*microsPerSecond + micros, true
+}
+
+// appendTime writes microseconds since midnight; 24:00 is a time of the day.
+func appendTime(dst, text []byte) ([]byte, error) {
+	micros, ok := timeOfDay(text)
+	if !ok {
 		return dst, ErrDoesNotFit
 	}
-	return appendLong(dst, total*microsPerSecond+micros), nil
+	return appendLong(dst, micros), nil
+}
+
+func appendTimeMillis(dst, text []byte) ([]byte, error) {
+	micros, ok := timeOfDay(text)
+	if !ok {
+		return dst, ErrDoesNotFit
+	}
+	return appendLong(dst, micros/1000), nil
+}
+
+func timeOfDay(text []byte) (int64, bool) {
+	seconds, text, ok1 := clock(text)
+	micros, text, ok2 := fraction(text)
+	total := seconds*microsPerSecond + micros
+	return total, ok1 && ok2 && len(text) == 0 && total <= secondsPerDay*microsPerSecond
 }
 
 func clock(text []byte) (seconds int64, rest []byte, ok bool) {

@@ -1,8 +1,8 @@
 package rows
 
 import (
+	"bytes"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"math"
 	"math/big"
@@ -99,18 +99,6 @@ func appendFloat8(dst, text []byte) ([]byte, error) {
 	return binary.LittleEndian.AppendUint64(dst, math.Float64bits(f)), nil
 }
 
-func appendBytea(dst, text []byte) ([]byte, error) {
-	if len(text) < 2 || text[0] != '\\' || text[1] != 'x' || len(text)%2 != 0 {
-		return dst, ErrDoesNotFit
-	}
-	start := len(dst)
-	out, err := hex.AppendDecode(appendLong(dst, int64(len(text)/2-1)), text[2:])
-	if err != nil {
-		return dst[:start], ErrDoesNotFit
-	}
-	return out, nil
-}
-
 // decimal writes a numeric of at most precision digits, scale of them fractional, as two's complement of the unscaled
 // value. NaN and infinity do not fit.
 func decimal(precision, scale int) appendFunc {
@@ -197,4 +185,33 @@ func appendBig(dst, digits []byte, neg bool) ([]byte, error) {
 	}
 	n.FillBytes(dst[start:])
 	return dst, nil
+}
+
+// moneyValue takes money as the C locale prints it, -$1,234.56, and has write take the number.
+func moneyValue(write appendFunc) appendFunc {
+	return func(dst, text []byte) ([]byte, error) {
+		var buf [32]byte // the longest is -$92,233,720,368,547,758.08
+		if len(text) > len(buf) {
+			return dst, ErrDoesNotFit
+		}
+		out := buf[:0]
+		text, neg := bytes.CutPrefix(text, []byte{'-'})
+		text, dollar := bytes.CutPrefix(text, []byte{'$'})
+		if neg {
+			out = append(out, '-')
+		}
+		for _, c := range text {
+			switch {
+			case c == ',':
+			case c == '.' || '0' <= c && c <= '9':
+				out = append(out, c)
+			default:
+				return dst, ErrDoesNotFit
+			}
+		}
+		if !dollar || len(text) < 4 || text[len(text)-3] != '.' || bytes.Count(text, []byte{'.'}) != 1 {
+			return dst, ErrDoesNotFit
+		}
+		return write(dst, out)
+	}
 }
