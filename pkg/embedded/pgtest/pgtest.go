@@ -4,6 +4,8 @@
 // server of the test's own, for tests that stop or kill it or change its settings; [Pair] is one with a standby. All are
 // gone after the test; the shared server ends with the process.
 //
+// The flag -postgres of a test binary takes another version of PostgreSQL: go test ./services/cdc -postgres 16.15.0.
+//
 // Servers run without fsync and with wal_level=logical. Where the binaries cannot be had, tests are skipped, but fail
 // when the CI variable is set, so that no pipeline passes by skipping.
 package pgtest
@@ -11,6 +13,7 @@ package pgtest
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -28,6 +31,9 @@ const (
 	fetchTimeout = 5 * time.Minute
 )
 
+// version is which PostgreSQL the tests of this process run on.
+var version = flag.String("postgres", pgserver.DefaultVersion, "version of PostgreSQL that the tests run on")
+
 // installed is the installation and the prepared cluster that all servers of this test process are copied from.
 type installed struct {
 	pgserver.Installation
@@ -42,7 +48,7 @@ var install = sync.OnceValues(func() (installed, error) {
 	if err != nil {
 		return installed{}, err
 	}
-	inst, err := pgserver.Install(ctx, pgserver.InstallOptions{CacheDir: cache})
+	inst, err := pgserver.Install(ctx, pgserver.InstallOptions{Version: *version, CacheDir: cache})
 	if err != nil {
 		return installed{}, err
 	}

@@ -3,6 +3,7 @@ package catalog
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -14,7 +15,7 @@ import (
 // columns use few. The zero value knows none. It is for one goroutine.
 type Types struct {
 	known      map[uint32]typeRow
-	dimensions map[attribute]int // of arrays declared with several
+	dimensions map[attribute]int // as declared, of tables with arrays
 }
 
 type attribute struct {
@@ -58,13 +59,17 @@ func (ts *Types) Learn(ctx context.Context, conn *pgx.Conn, oids ...uint32) erro
 			unknown = append(unknown, oid)
 		}
 	}
-	if len(unknown) == 0 {
+	return ts.read(ctx, conn, unknown)
+}
+
+func (ts *Types) read(ctx context.Context, conn *pgx.Conn, oids []uint32) error {
+	if len(oids) == 0 {
 		return nil
 	}
 	if ts.known == nil {
 		ts.known = map[uint32]typeRow{}
 	}
-	rs, err := conn.Query(ctx, typesSQL, unknown)
+	rs, err := conn.Query(ctx, typesSQL, oids)
 	if err != nil {
 		return fmt.Errorf("read the source's types: %w", err)
 	}
@@ -72,7 +77,7 @@ func (ts *Types) Learn(ctx context.Context, conn *pgx.Conn, oids ...uint32) erro
 	var t typeRow
 	_, err = pgx.ForEachRow(rs, []any{&oid, &t.name, &t.extension, &t.class, &t.base, &t.elem, &t.modifier, &t.dimensions, &t.delimiter, &t.labels}, func() error {
 		added := t
-		added.labels = append([]string(nil), t.labels...)
+		added.labels = slices.Clone(t.labels)
 		ts.known[oid] = added
 		return nil
 	})
@@ -82,17 +87,21 @@ func (ts *Types) Learn(ctx context.Context, conn *pgx.Conn, oids ...uint32) erro
 	return nil
 }
 
-// LearnRelation reads what is to be known of a table that the stream describes. changed tells that it did so before, in
-// another way: its types are then read again, for an enum may have new labels.
-func (ts *Types) LearnRelation(ctx context.Context, conn *pgx.Conn, r pgoutput.Relation, changed bool) error {
+// LearnRelation reads what is to be known of a table that the stream describes. again tells that it did so before: its
+// types are then read again, for an enum may have new labels. What the catalog has no more stays as it was known: the
+// stream may be behind.
+func (ts *Types) LearnRelation(ctx context.Context, conn *pgx.Conn, r pgoutput.Relation, again bool) error {
 	oids := make([]uint32, len(r.Columns))
 	for i, c := range r.Columns {
 		oids[i] = c.Type
-		if changed {
-			delete(ts.known, c.Type)
-		}
 	}
-	if err := ts.Learn(ctx, conn, oids...); err != nil {
+	var err error
+	if again {
+		err = ts.read(ctx, conn, oids)
+	} else {
+		err = ts.Learn(ctx, conn, oids...)
+	}
+	if err != nil {
 		return err
 	}
 	for _, oid := range oids {
@@ -104,14 +113,9 @@ func (ts *Types) LearnRelation(ctx context.Context, conn *pgx.Conn, r pgoutput.R
 }
 
 func (ts *Types) learnDimensions(ctx context.Context, conn *pgx.Conn, table uint32) error {
-	rs, err := conn.Query(ctx, "SELECT attname::text, attndims FROM pg_attribute WHERE attrelid = $1 AND attndims > 1 AND attnum > 0 AND NOT attisdropped", table)
+	rs, err := conn.Query(ctx, "SELECT attname::text, attndims FROM pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped", table)
 	if err != nil {
 		return fmt.Errorf("read the dimensions of arrays: %w", err)
-	}
-	for a := range ts.dimensions {
-		if a.table == table {
-			delete(ts.dimensions, a)
-		}
 	}
 	if ts.dimensions == nil {
 		ts.dimensions = map[attribute]int{}

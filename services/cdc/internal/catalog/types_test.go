@@ -489,3 +489,49 @@ func (d *decoder) wholeKey(t *testing.T, row []pgoutput.Datum, want []any) {
 	}
 	w.deleteOf(t, key[5:], want)
 }
+
+// The stream may be behind the catalog: it goes on with types that it met and that are gone since.
+func TestTypesThatAreGoneStayKnown(t *testing.T) {
+	ctx := t.Context()
+	conn := pgtest.Connect(t, pgtest.Database(t))
+	exec := func(sql string) {
+		t.Helper()
+		if _, err := conn.PgConn().Exec(ctx, sql).ReadAll(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec(`CREATE TYPE mood AS ENUM ('sad'); CREATE DOMAIN cents AS bigint; CREATE TABLE t (id int PRIMARY KEY, c cents, ms mood[], m int[][]); CREATE PUBLICATION p FOR TABLE t`)
+	tables, err := catalog.Tables(ctx, conn, "p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := tables[0].Rows(noPersonal, catalog.Options{})
+	r := pgoutput.Relation{ID: tables[0].OID, Schema: "public", Name: "t", Identity: 'd'}
+	for _, c := range tables[0].Columns {
+		r.Columns = append(r.Columns, pgoutput.Column{Key: c.Name == "id", Name: c.Name, Type: c.Type, Modifier: c.Modifier})
+	}
+	var types catalog.Types
+	learn := func(again bool) rows.Table {
+		t.Helper()
+		if err := types.LearnRelation(ctx, conn, r, again); err != nil {
+			t.Fatal(err)
+		}
+		return catalog.FromRelation(r, nil, &types, noPersonal, catalog.Options{})
+	}
+	if got := learn(false); !got.Equal(before) {
+		t.Fatalf("the relation is %+v, the table %+v", got, before)
+	}
+	exec("ALTER TYPE mood ADD VALUE 'ok'")
+	if got := learn(true); got.Columns[2].Labels != "sad,ok" {
+		t.Errorf("the labels are %q", got.Columns[2].Labels)
+	}
+	exec("ALTER TABLE t DROP c, DROP ms, DROP m; DROP TYPE mood; DROP DOMAIN cents")
+	got := learn(true)
+	if got.Columns[2].Labels = before.Columns[2].Labels; !got.Equal(before) {
+		t.Errorf("after the types are gone the relation is %+v, want %+v", got, before)
+	}
+	types = catalog.Types{} // a start that meets them for the first time
+	if got := learn(false); got.Columns[1].Kind != rows.String || got.Columns[2].Kind != rows.String {
+		t.Errorf("types that nobody knows are %+v", got)
+	}
+}
