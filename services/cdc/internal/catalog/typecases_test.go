@@ -235,7 +235,7 @@ func extensionCases() []typeCase {
 	point := &rows.Type{Extension: "postgis", Name: "geometry"}
 	geography := &rows.Type{Extension: "postgis", Name: "geography"}
 	return []typeCase{
-		{sql: "hstore", values: []string{`"a"=>"1", "b"=>NULL`, "", `"q\"\\"=>"x, y=>z", "NULL"=>"NULL"`, `"one"=>"1"`}, wants: []string{"public.hstore_to_jsonb($)"}},
+		{sql: "hstore", values: []string{`"a"=>"1"`, `"a"=>"1", "b"=>NULL`, "", `"q\"\\"=>"x, y=>z", "NULL"=>"NULL"`}, wants: []string{"public.hstore_to_jsonb($)"}},
 		{sql: "citext", values: []string{"Mixed Case", ""}, note: "as written; in a key `a` and `A` are two"},
 		{sql: "ltree", values: []string{"Top.Science", ""}, wants: []string{`"Top.Science"`, `""`}, captured: &rows.Type{Extension: "ltree", Name: "ltree"}},
 		{sql: "geometry (PostGIS)", values: []string{ewkb}, wants: []string{`"` + strings.ToLower(ewkb) + `"`}, captured: point,
