@@ -250,6 +250,16 @@ func generatedColumns(t *testing.T, p *pair) {
 
 func modesOfTypes(t *testing.T, p *pair) {
 	s := p.store(t, `CREATE TABLE m (id int PRIMARY KEY, n numeric(8,3), at timestamptz, raw bytea); CREATE PUBLICATION millrace FOR TABLE m`)
+	s.exec(t, `CREATE TABLE exact (n numeric(20,2), at timestamptz, v timestamptz, PRIMARY KEY (n, at)); GRANT SELECT ON exact TO cdc; ALTER PUBLICATION millrace ADD TABLE exact;
+		INSERT INTO exact VALUES (999999999999999999.01, '2024-05-06 07:08:09.000001', '2024-05-06 07:08:09.000001'), (999999999999999999.02, '2024-05-06 07:08:09.000002', 'infinity')`)
+	lossy := *s
+	lossy.cfg.Slot, lossy.cfg.Decimal, lossy.cfg.Time, lossy.kafka.TopicPrefix = s.cfg.Slot+"_lossy", "double", "connect", "lossy."
+	p.standby.Sync(t)
+	exact := lossy.start(t)
+	lossy.quiet(t, exact)
+	if rows := lossy.fold(t, "exact"); len(rows) != 2 {
+		t.Errorf("keys are cut: %v", rows)
+	}
 	s.cfg.Decimal, s.cfg.Time, s.cfg.Binary = "string", "isostring", "hex"
 	insert := `INSERT INTO m VALUES (%d, 1.5, '2024-05-06 07:08:09.5+02', '\x00ff')`
 	s.exec(t, fmt.Sprintf(insert, 1))

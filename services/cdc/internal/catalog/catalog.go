@@ -150,14 +150,19 @@ type builder struct {
 
 func (b *builder) column(c Column, key bool) rows.Column {
 	var out rows.Column
+	key = key || b.whole
+	modes := b.options.Modes
+	if key {
+		modes = modes.Exact()
+	}
 	switch {
 	case b.personal(b.table, c.Name):
 		out.Kind = rows.Token
 	case b.options.Text != nil && b.options.Text(b.schema, b.table, c.Name):
 	default:
-		out = b.types.Resolve(c.Type, c.Modifier, c.Dimensions).Column(b.options.Modes)
+		out = b.types.Resolve(c.Type, c.Modifier, c.Dimensions).Column(modes)
 	}
-	out.Name, out.Field, out.Key, out.Nullable = c.Name, rows.FieldName(c.Name), key || b.whole, b.whole
+	out.Name, out.Field, out.Key, out.Nullable = c.Name, rows.FieldName(c.Name), key, b.whole
 	return out
 }
 

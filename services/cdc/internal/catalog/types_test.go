@@ -250,7 +250,7 @@ func (s *source) compare(t *testing.T, table rows.Table, copied, streamed [][]pg
 	d := newDecoder(t, table)
 	for r := range copied {
 		fromCopy, fromStream := d.row(t, copied[r]), d.row(t, streamed[r])
-		for i, c := range table.Columns {
+		for i := range table.Columns {
 			name := "integer"
 			if i > 0 {
 				name = s.cases[i-1].sql
@@ -261,7 +261,7 @@ func (s *source) compare(t *testing.T, table rows.Table, copied, streamed [][]pg
 			if !equal(fromStream[i], want[r][i]) {
 				t.Errorf("%s, modes %d, from the stream's %q: %v, want %v", name, mode, streamed[r][i].Data, fromStream[i], want[r][i])
 			}
-			if c.Kind != rows.Array && streamed[r][i].Kind != pgoutput.Null {
+			if streamed[r][i].Kind != pgoutput.Null {
 				d.key(t, i, streamed[r][i], want[r][i])
 			}
 		}
@@ -450,6 +450,32 @@ func (d *decoder) key(t *testing.T, i int, value pgoutput.Datum, want any) {
 		t.Errorf("as key: %v, want %v", got, want)
 	}
 	one.deleteOf(t, key[5:], []any{want, nil})
+	readBack(t, one.table, one.encoder, key, value)
+}
+
+// readBack checks that the key gives back the text that it was made of.
+func readBack(t *testing.T, table rows.Table, encoder *rows.Encoder, key []byte, value pgoutput.Datum) {
+	t.Helper()
+	c := table.Columns[0]
+	kind := c.Kind
+	if kind == rows.Array {
+		kind = c.Elem
+	}
+	lossy := kind == rows.TimeMillis || kind == rows.TimestampMillis || kind == rows.MoneyDouble
+	texts, ok := table.KeyTexts(key[5:])
+	if ok == lossy {
+		t.Fatalf("%q as a key of kind %d can be read back: %v", value.Data, c.Kind, ok)
+	}
+	if lossy {
+		return
+	}
+	again, err := encoder.AppendKey(nil, append(texts, pgoutput.Datum{Kind: pgoutput.Null}))
+	if err != nil || !bytes.Equal(again, key) {
+		t.Errorf("%q is read back from a key as %q: %v", value.Data, texts[0].Data, err)
+	}
+	if kind != rows.Double && kind != rows.Float && string(texts[0].Data) != string(value.Data) {
+		t.Errorf("%q is read back from a key as %q", value.Data, texts[0].Data)
+	}
 }
 
 // deleteOf checks the delete of a row of which only the key is known.

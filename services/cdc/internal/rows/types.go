@@ -72,6 +72,17 @@ func (m Modes) Validate() error {
 	return nil
 }
 
+// Exact are the modes for a key: two rows must not have one because digits or microseconds are cut off.
+func (m Modes) Exact() Modes {
+	if m.Decimal == DecimalDouble {
+		m.Decimal = DecimalPrecise
+	}
+	if m.Time == TimeConnect {
+		m.Time = TimeMicros
+	}
+	return m
+}
+
 // Column is how a column of the type is written: a Column without names. A type that nothing here knows is written as
 // PostgreSQL prints it.
 func (t Type) Column(m Modes) Column {
