@@ -152,12 +152,14 @@ func (t Table) namespace() string {
 	return "store." + FieldName(t.Schema) + "." + FieldName(t.Name)
 }
 
-// KeySchema is the Avro schema of the topic's keys. It has no names of semantics and no labels: a key's bytes begin with
-// its schema's id, so that a new label of an enum must not make a new schema.
+// KeySchema is the Avro schema of the topic's keys. A key's bytes begin with its schema's id, so a new label of an enum
+// must not make a new schema: an enum is a plain string here.
 func (t Table) KeySchema() string {
 	r := record{Type: "record", Name: "Key", Namespace: t.namespace()}
 	for _, c := range t.Columns {
-		c.Semantic, c.Labels = "", ""
+		if c.Semantic == enum {
+			c.Semantic, c.Labels = "", ""
+		}
 		switch {
 		case c.Key && c.Nullable:
 			r.Fields = append(r.Fields, optional(c.avro(), c.Field))

@@ -90,7 +90,7 @@ func (t Type) Column(m Modes) Column {
 	case t.Elem != nil:
 		return t.array(m)
 	case t.Enum:
-		return Column{Semantic: "io.debezium.data.Enum", Labels: strings.Join(t.Labels, ",")}
+		return Column{Semantic: enum, Labels: strings.Join(t.Labels, ",")}
 	case t.Extension != "":
 		return t.ofExtension(m)
 	}
@@ -116,6 +116,9 @@ func (t Type) Column(m Modes) Column {
 	}
 	return Column{Semantic: semantics(t.Name)}
 }
+
+// enum is the name by which Debezium's consumers know an enum.
+const enum = "io.debezium.data.Enum"
 
 // semantics is the name by which Debezium's consumers know what a string holds; "" if it is a string and no more.
 func semantics(name string) string {
