@@ -69,11 +69,22 @@ func FuzzMessages(f *testing.F) {
 	f.Add(update(1, OldNone, nil, tuple("a", nil)))
 	f.Add(update(1, OldFull, tuple("a"), tuple(byte(Unchanged))))
 	f.Add([]byte{KindRelation, 0, 0, 0, 1, 'p', 0, 't', 0, 'd', 0, 1, 1, 'i', 'd', 0, 0, 0, 0, 23, 255, 255, 255, 255})
+	f.Add([]byte{KindBegin, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 7})
+	f.Add([]byte{KindCommit, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 12, 0, 0, 0, 0, 0, 0, 0, 1})
+	f.Add(update(1, OldKey, tuple("1"), tuple("2", "3"))[:20])
 	f.Add([]byte{KindTruncate, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 1})
 	f.Add([]byte{KindInsert, 0, 0, 0, 1, 'N', 0xff, 0xff, 't', 0xff, 0xff, 0xff, 0xff})
-	f.Fuzz(func(_ *testing.T, msg []byte) {
+	f.Fuzz(func(t *testing.T, msg []byte) {
 		var c Change
-		_ = c.Parse(msg) // must not panic
+		if err := c.Parse(msg); err == nil { // nothing may panic
+			size := 0
+			for _, d := range append(c.Old, c.New...) {
+				size += 1 + len(d.Data)
+			}
+			if id, err := RelationOf(msg); err != nil || id != c.Relation || size > len(msg) {
+				t.Fatalf("relation %d of %d, %v; %d bytes of %d", id, c.Relation, err, size, len(msg))
+			}
+		}
 		_, _ = ParseBegin(msg)
 		_, _ = ParseCommit(msg)
 		_, _ = ParseRelation(msg)
