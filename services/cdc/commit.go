@@ -113,8 +113,9 @@ func (c *committer) take(ctx context.Context, b *batch) error {
 			return err
 		}
 	}
+	promise := c.produced // one for all
 	for i := range b.records {
-		c.client.Produce(ctx, &b.records[i], c.produced)
+		c.client.Produce(ctx, &b.records[i], promise)
 	}
 	c.bytes += b.size()
 	c.batches = append(c.batches, b)

@@ -24,7 +24,8 @@ type coder struct {
 	out    *batch
 	change pgoutput.Change
 	event  rows.Event
-	known  pgoutput.Begin // transaction that the event's texts are of
+	known  int32 // the slab's transaction that the event's texts are of; -1: none
+	text   []byte
 }
 
 // recordsPerChange is the most records that a change becomes: delete, tombstone and create.
@@ -34,7 +35,7 @@ const recordsPerChange = 3
 func (c *coder) encode(s *slab) {
 	c.slab, c.out = s, c.pool.get()
 	s.out = c.out
-	c.event.Now = s.now
+	c.event.Now, c.known = s.now, -1
 	for i := range s.items {
 		if err := c.item(&s.items[i]); err != nil {
 			s.err = misread(err, s.items[i].lsn)
@@ -49,12 +50,12 @@ func (c *coder) item(it *item) error {
 	case itemChange:
 		return c.changed(it)
 	case itemRow:
-		_, err := c.add(it, 'r', nil, it.row, it.seq, nil)
+		_, err := c.add(it, 'r', nil, c.slab.rows[it.order], it.seq, nil)
 		return err
 	case itemGone:
 		return c.removeKey(it)
 	default:
-		c.record(it.record)
+		c.record(c.slab.records[it.order])
 		return nil
 	}
 }
@@ -205,18 +206,26 @@ func (c *coder) describe(it *item, op byte, seq int64) {
 	e := &c.event
 	e.Op, e.LSN, e.Seq, e.Snapshot = op, it.lsn, seq, it.tx < 0
 	if it.tx < 0 {
-		e.CommitTime, e.XID, e.Sequence, e.TxID, e.TotalOrder, e.TableOrder = it.time, 0, "", "", 0, 0
-		c.known = pgoutput.Begin{}
+		e.CommitTime, e.XID, e.Sequence, e.TxID, e.TotalOrder, e.TableOrder = it.total, 0, "", "", 0, 0
+		c.known = -1
 		return
 	}
-	if tx := c.slab.transactions[it.tx]; tx != c.known {
-		c.known = tx
-		final := strconv.FormatUint(uint64(tx.FinalLSN), 10)
-		e.CommitTime, e.XID = tx.CommitTime, tx.XID
-		e.TxID = strconv.FormatUint(uint64(tx.XID), 10) + ":" + final
-		e.Sequence = `["` + strconv.FormatUint(uint64(c.slab.previous[it.tx]), 10) + `","` + final + `"]`
+	if it.tx != c.known {
+		c.known = it.tx
+		c.enter(c.slab.transactions[it.tx], c.slab.previous[it.tx])
 	}
 	e.TotalOrder, e.TableOrder = it.total, it.order
+}
+
+// enter fills in what all events of a transaction have in common.
+func (c *coder) enter(tx pgoutput.Begin, previous pgoutput.LSN) {
+	e := &c.event
+	e.CommitTime, e.XID = tx.CommitTime, tx.XID
+	c.text = append(strconv.AppendUint(c.text[:0], uint64(tx.XID), 10), ':')
+	e.TxID = string(strconv.AppendUint(c.text, uint64(tx.FinalLSN), 10))
+	c.text = append(strconv.AppendUint(append(c.text[:0], '[', '"'), uint64(previous), 10), `","`...)
+	c.text = append(strconv.AppendUint(c.text, uint64(tx.FinalLSN), 10), '"', ']')
+	e.Sequence = string(c.text)
 }
 
 // removeKey adds a delete and a tombstone for a key as it stands in the topic.

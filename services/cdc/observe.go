@@ -108,11 +108,16 @@ func (t *transform) onMessage(ctx context.Context, m replica.Message) error {
 // readRow writes a row that was read beside the stream, as it was at an LSN and a time (Unix microseconds): an event of
 // op r. It is only for between transactions. The row must not change after.
 func (t *transform) readRow(ctx context.Context, rel *relation, encoder *rows.Encoder, row []pgoutput.Datum, at pgoutput.LSN, time int64) error {
-	return t.add(ctx, item{kind: itemRow, rel: rel, encoder: encoder, tx: -1, lsn: at, seq: t.position.Seq + 1, time: time, row: row}, 1)
+	s := t.slab()
+	s.rows = append(s.rows, row)
+	for i := range row {
+		s.bytes += len(row[i].Data)
+	}
+	return t.add(ctx, item{kind: itemRow, rel: rel, encoder: encoder, tx: -1, lsn: at, seq: t.position.Seq + 1, total: time, order: int64(len(s.rows) - 1)}, 1)
 }
 
 // gone writes a delete and a tombstone for a framed key of the table's topic, for a row that is not there at an LSN. It is
 // only for between transactions. The key must not change after.
 func (t *transform) gone(ctx context.Context, rel *relation, encoder *rows.Encoder, key []byte, at pgoutput.LSN, time int64) error {
-	return t.add(ctx, item{kind: itemGone, rel: rel, encoder: encoder, tx: -1, lsn: at, seq: t.position.Seq + 1, time: time, data: key}, 1)
+	return t.add(ctx, item{kind: itemGone, rel: rel, encoder: encoder, tx: -1, lsn: at, seq: t.position.Seq + 1, total: time, data: key}, 1)
 }

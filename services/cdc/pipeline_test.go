@@ -402,6 +402,7 @@ func (w *witness) reached(ctx context.Context, lsn pgoutput.LSN) error {
 	}
 	w.heard = append(w.heard, "reached "+lsn.String())
 	rel := w.walk.relations[otherID]
+	w.walk.keep()
 	w.walk.position.Jobs = []schemas.Job{{Table: rel.name, Next: int64(lsn)}}
 	row := []pgoutput.Datum{{Kind: pgoutput.Text, Data: []byte("9")}, {Kind: pgoutput.Null}, {Kind: pgoutput.Null}}
 	if err := w.walk.readRow(ctx, rel, rel.encoder, row, lsn, 77); err != nil {

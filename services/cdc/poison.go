@@ -239,62 +239,63 @@ const opQuarantined = 'q'
 
 // found notes that the row of a key does not fit, and adds its entry to the slab's batch.
 func (p *poison) found(s *slab, it *item, op byte, key []byte, before, after []pgoutput.Datum, reason error) error {
-	b := s.out
-	s.findings = append(s.findings, finding{at: len(b.refs), table: it.rel.metrics, key: key, reason: reason.Error()})
-	m := unfit{Op: string(op), LSN: it.lsn.String(), Before: before, After: after}
+	s.findings = append(s.findings, finding{at: len(s.out.refs), table: it.rel.metrics, key: key, reason: reason.Error()})
+	u := unfit{Op: op, LSN: it.lsn, Before: before, After: after}
 	if it.tx >= 0 {
-		m.Commit, m.Ordinal = s.transactions[it.tx].FinalLSN.String(), it.total
+		u.Commit, u.Ordinal = s.transactions[it.tx].FinalLSN, it.total
 	}
-	r, err := p.entry(it.rel.topic, it.encoder.Table, key, m, reason)
+	return p.add(s.out, it.rel.topic, it.rel.metrics, it.encoder.Table, key, u, reason)
+}
+
+// add adds the entry of a row that does not fit to a batch. Whoever calls it notes the key in the position: see
+// tooPoisoned and withPoisoned.
+func (p *poison) add(b *batch, topic string, table *tableMetrics, shape rows.Table, key []byte, u unfit, reason error) error {
+	r, err := p.entry(topic, shape, key, u, reason)
 	if err != nil {
 		return err
 	}
-	addQuarantined(b, r, it.rel.metrics)
-	return nil
-}
-
-func addQuarantined(b *batch, r *kgo.Record, table *tableMetrics) {
 	start := len(b.buf)
 	b.buf = append(b.buf, r.Key...)
 	value := len(b.buf)
 	b.buf = append(b.buf, r.Value...)
 	b.add(ref{topic: r.Topic, key: start, value: value, end: len(b.buf), table: table, op: opQuarantined, headers: r.Headers})
+	return nil
 }
 
-// unfit is a row that does not fit, and where it came from: LSN of the change, LSN and ordinal in its transaction's
-// commit, which are nothing for a row that was read beside the stream.
+// unfit is a row that does not fit, and where it came from.
 type unfit struct {
-	Op            string
-	LSN           string
-	Commit        string
-	Ordinal       int64
+	Op            byte
+	LSN           pgoutput.LSN
+	Commit        pgoutput.LSN // of its transaction; 0 for a row that was read beside the stream
+	Ordinal       int64        // of the change in its transaction
 	Before, After []pgoutput.Datum
 }
 
-// entry is the quarantine's record of a unfit. Its payload has the key as the topic would, and the row as JSON, each
-// value as PostgreSQL's text.
-func (p *poison) entry(topic string, table rows.Table, key []byte, m unfit, reason error) (*kgo.Record, error) {
-	value, err := json.Marshal(struct {
+// entry is the quarantine's record. Its payload has the key as the topic would, and the row as JSON, each value as
+// PostgreSQL's text.
+func (p *poison) entry(topic string, shape rows.Table, key []byte, u unfit, reason error) (*kgo.Record, error) {
+	payload := struct {
 		Op      string         `json:"op"`
 		LSN     string         `json:"lsn"`
 		Commit  string         `json:"commit_lsn,omitempty"`
 		Ordinal int64          `json:"ordinal,omitempty"`
 		Before  map[string]any `json:"before,omitempty"`
 		After   map[string]any `json:"after,omitempty"`
-	}{m.Op, m.LSN, m.Commit, m.Ordinal, texts(table, m.Before), texts(table, m.After)})
+	}{Op: string(u.Op), LSN: u.LSN.String(), Ordinal: u.Ordinal, Before: texts(shape, u.Before), After: texts(shape, u.After)}
+	at := payload.LSN
+	if u.Commit != 0 {
+		payload.Commit, at = u.Commit.String(), u.Commit.String()
+	}
+	value, err := json.Marshal(payload)
 	if err != nil {
 		return nil, fmt.Errorf("write a quarantine entry: %w", err)
-	}
-	at := m.Commit
-	if at == "" {
-		at = m.LSN
 	}
 	code := codeMisfit
 	if errors.Is(reason, errTooLarge) {
 		code = codeTooLarge
 	}
 	r, err := p.quarantine.Record(quarantine.Source{Topic: topic, Partition: -1, Offset: -1, Key: key, Value: value,
-		EventID: at + ":" + strconv.FormatInt(m.Ordinal, 10)}, schemas.ClassSchemaViolation,
+		EventID: at + ":" + strconv.FormatInt(u.Ordinal, 10)}, schemas.ClassSchemaViolation,
 		[]schemas.Fault{{Code: code, Expected: reason.Error()}}, p.now())
 	if err != nil {
 		return nil, fmt.Errorf("quarantine a row of topic %s: %w", topic, err)

@@ -12,6 +12,8 @@ import (
 // to the sequencer, which passes slabs on in the order of the walk. Whoever has it owns it.
 type slab struct {
 	items        []item
+	rows         [][]pgoutput.Datum // of items that were read beside the stream
+	records      []*kgo.Record      // of items that are encoded already
 	transactions []pgoutput.Begin
 	previous     []pgoutput.LSN // by transaction: the end of the one before
 	bytes        int            // of what the items refer to
@@ -35,30 +37,29 @@ func newSlab() *slab { return &slab{done: make(chan struct{}, 1)} }
 
 func (s *slab) reset() {
 	clear(s.items)
+	clear(s.rows)
+	clear(s.records)
 	clear(s.findings)
-	*s = slab{items: s.items[:0], transactions: s.transactions[:0], previous: s.previous[:0], findings: s.findings[:0], done: s.done}
+	*s = slab{items: s.items[:0], rows: s.rows[:0], records: s.records[:0], transactions: s.transactions[:0], previous: s.previous[:0], findings: s.findings[:0], done: s.done}
 }
 
 // Kinds of item.
 const (
 	itemChange = iota // data is a change as the stream has it
-	itemRow           // row was read beside the stream
+	itemRow           // a row that was read beside the stream
 	itemGone          // data is the framed key of a row that is no more
-	itemRecord        // key and data are a record that is encoded already
+	itemRecord        // a record that is encoded already
 )
 
 // item is something to be encoded. What it refers to must not change until its slab has passed.
 type item struct {
-	kind    byte
-	rel     *relation     // the worker reads what is immutable; nil for a record of no table
+	rel     *relation     // the worker reads what is immutable; nil for a record
 	encoder *rows.Encoder // as it was at this place of the order
-	tx      int32         // index of the slab's transaction; -1: beside the stream
+	data    []byte
 	lsn     pgoutput.LSN
 	seq     int64 // of its first event; a change takes up to two
-	total   int64 // order in its transaction
-	order   int64 // the same among the changes of its table
-	time    int64 // of a row: when it was so, Unix microseconds
-	data    []byte
-	row     []pgoutput.Datum
-	record  *kgo.Record
+	total   int64 // order in its transaction; beside the stream the time instead, Unix microseconds
+	order   int64 // order among the changes of its table; of a row or a record its index instead
+	tx      int32 // index of the slab's transaction; -1: beside the stream
+	kind    byte
 }

@@ -65,6 +65,7 @@ type transform struct {
 	ignore   bool  // the whole transaction is in Kafka
 	change   pgoutput.Change
 	out      *slab
+	received int    // changes that are not counted in metrics yet
 	calls    []call // wait for the end of the transaction
 	more     bool   // further messages are here already
 }
@@ -200,7 +201,7 @@ func (t *transform) next() bool {
 		return false
 	}
 	t.position.TxLSN, t.position.TxOrdinal = int64(t.begin.FinalLSN), t.ordinal
-	t.metrics.in.Inc()
+	t.received++
 	return true
 }
 
@@ -426,12 +427,6 @@ func (t *transform) add(ctx context.Context, it item, events int64) error {
 	t.position.Seq += events
 	s.items = append(s.items, it)
 	s.bytes += len(it.data)
-	for i := range it.row {
-		s.bytes += len(it.row[i].Data)
-	}
-	if it.record != nil {
-		s.bytes += len(it.record.Key) + len(it.record.Value)
-	}
 	if s.bytes >= chunkBytes || s.bytes >= t.cfg.TransactionBytes {
 		return t.flush(ctx, nil)
 	}
@@ -456,11 +451,16 @@ func (t *transform) barrier(ctx context.Context) error {
 func (t *transform) flush(ctx context.Context, barrier chan struct{}) error {
 	s := t.slab()
 	t.out = nil
+	t.metrics.in.Add(float64(t.received))
+	t.received = 0
 	s.now, s.position, s.boundary, s.barrier, s.more = t.now, t.position, !t.inTx, barrier, t.more
 	return t.pipeline.dispatch(ctx, s)
 }
 
 // record puts a record that is encoded already into the order. It must not change after.
 func (t *transform) record(ctx context.Context, r *kgo.Record) error {
-	return t.add(ctx, item{kind: itemRecord, record: r}, 0)
+	s := t.slab()
+	s.records = append(s.records, r)
+	s.bytes += len(r.Key) + len(r.Value)
+	return t.add(ctx, item{kind: itemRecord, tx: -1, order: int64(len(s.records) - 1)}, 0)
 }
