@@ -114,7 +114,7 @@ func steady(ctx context.Context, n, rate, workers int, f func(i int)) {
 func (p *pipeline) latency(t *testing.T, what string, n int, load func(n int, commit func(i int))) {
 	t.Helper()
 	base := time.Now().UnixNano()
-	all, perSecond := p.commits(t, base, n, p.arrivals(t, base, n), load)
+	all, perSecond := p.commits(t, base, n, p.arrivals(t, rowsTopic, base, n), load)
 	p99 := quantile(all, 0.99)
 	p.limit(t, fmt.Sprintf("commit → read_committed consumer, exactly once, %s", what),
 		fmt.Sprintf("p50 %s, p99 %s, max %s (%.0f/s)", round(quantile(all, 0.5)), round(p99), round(all[len(all)-1]), perSecond),
@@ -167,15 +167,15 @@ func (a *arrived) note(i int64, now time.Time) {
 	}
 }
 
-// arrivals reads the topic from its present end until t ends.
-func (p *pipeline) arrivals(t *testing.T, base int64, n int) *arrived {
+// arrivals reads a topic of bench_rows from its present end until t ends.
+func (p *pipeline) arrivals(t *testing.T, topic string, base int64, n int) *arrived {
 	t.Helper()
-	ends, err := p.admin.ListEndOffsets(t.Context(), rowsTopic)
+	ends, err := p.admin.ListEndOffsets(t.Context(), topic)
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := map[string]map[int32]kgo.Offset{rowsTopic: {}}
-	ends.Each(func(o kadm.ListedOffset) { at[rowsTopic][o.Partition] = kgo.NewOffset().At(o.Offset) })
+	at := map[string]map[int32]kgo.Offset{topic: {}}
+	ends.Each(func(o kadm.ListedOffset) { at[topic][o.Partition] = kgo.NewOffset().At(o.Offset) })
 	cl, err := client(p.brokers, "arrivals", kgo.ConsumePartitions(at))
 	if err != nil {
 		t.Fatal(err)

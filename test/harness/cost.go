@@ -19,6 +19,9 @@ func (p *Process) Memory() int64 {
 // Resident is what the process holds now, in MiB. It is 0 where there is no /proc.
 func (p *Process) Resident() int64 { return statusBytes(p.PID(), "VmRSS:") >> 20 }
 
+// PeakMemory is the most that a running process has held, in MiB. It is 0 where there is no /proc.
+func PeakMemory(pid int) int64 { return statusBytes(pid, "VmHWM:") >> 20 }
+
 func (p *Process) notePeak() {
 	p.peak = max(p.peak, statusBytes(p.cmd.Process.Pid, "VmHWM:"))
 }

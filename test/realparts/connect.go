@@ -158,6 +158,15 @@ func (c *Connect) PID() int { return c.process.cmd.Process.Pid }
 // LogTail returns the end of what the worker logged: warnings and errors.
 func (c *Connect) LogTail() string { return c.process.tail() }
 
+// Stop ends the worker in order: its connectors record how far they have come. After 30 seconds it is killed, which is
+// an error.
+func (c *Connect) Stop() error {
+	if !c.process.terminate(30 * time.Second) {
+		return fmt.Errorf("%s did not stop within 30 seconds and was killed; end of its log:\n%s", c.process.name, c.process.tail())
+	}
+	return nil
+}
+
 // Close kills the worker.
 func (c *Connect) Close() error {
 	if c.process != nil {
