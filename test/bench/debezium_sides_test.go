@@ -17,7 +17,7 @@ import (
 	"github.com/millrace-io/millrace/test/realparts"
 )
 
-// millrace is cdc as it comes, with a slot and topics of its own.
+// millrace is cdc as it comes but for its delivery, with a slot and topics of its own.
 func (d *duel) millrace(t *testing.T, delivery string) *contender {
 	t.Helper()
 	prefix := "millrace_" + delivery + "."
@@ -25,7 +25,7 @@ func (d *duel) millrace(t *testing.T, delivery string) *contender {
 		topic: prefix + "store.public.bench_rows", ended: prefix + "store.public.bench_end"}
 	env := env("KAFKA_BROKERS", strings.Join(d.brokers, ","), "KAFKA_TOPIC_PREFIX", prefix, "REGISTRY_URL", d.registry.URL,
 		"SOURCE_URL", d.standby.DSN("cdc", "postgres"), "PRIVACY_KEY_FILE", harness.KeyFile(t), "CDC_PUBLICATION", publication,
-		"CDC_SLOT", c.slot, "LOG_LEVEL", "warn")
+		"CDC_SLOT", c.slot, "CDC_DELIVERY", delivery, "LOG_LEVEL", "warn")
 	c.start = func(t *testing.T) capture {
 		p := harness.Start(t, "cdc", env)
 		return capture{pid: p.PID(), stop: func(*testing.T) { p.Stop(syscall.SIGTERM) }}

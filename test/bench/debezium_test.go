@@ -107,6 +107,7 @@ func newDuel(t *testing.T) *duel {
 	harness.Busy(t, d.primary)
 	d.contenders = []*contender{
 		d.millrace(t, "exactly_once"),
+		d.millrace(t, "at_least_once"),
 		d.debezium(t, "as it comes", nil, false),
 		d.debezium(t, "tuned", tuned(), false),
 		d.debezium(t, "tuned, exactly once", tuned(), true),
