@@ -10,6 +10,7 @@ import (
 
 	"github.com/millrace-io/millrace/pkg/avro"
 	"github.com/millrace-io/millrace/schemas"
+	"github.com/millrace-io/millrace/services/cdc/internal/pgoutput"
 )
 
 const (
@@ -25,6 +26,7 @@ type claimer struct {
 	sql     *pgx.Conn
 	client  *kgo.Client
 	encoder *avro.Encoder
+	past    logHistory
 	through time.Time // of the last claim: claims do not go back
 }
 
@@ -66,12 +68,12 @@ func (c *claimer) once(ctx context.Context) error {
 		_ = c.sql.Close(ctx)
 		c.sql = nil
 	}
+	if err == nil {
+		c.measure(h)
+	}
 	claim, committed, live := c.state.claim()
 	if !live {
 		return err
-	}
-	if err == nil {
-		c.measure(h, claim.SourceLSN, committed)
 	}
 	if h.fresh && claim.SourceLSN >= h.end {
 		claim.ValidThrough, claim.Fresh = h.through, true
@@ -122,8 +124,6 @@ type horizon struct {
 	through          time.Time // minus the margin
 	now              time.Time
 	received, replay int64
-	replayedAt       *time.Time
-	slot             slotInfo
 }
 
 func (c *claimer) look(ctx context.Context) (h horizon, err error) {
@@ -138,9 +138,9 @@ func (c *claimer) look(ctx context.Context) (h horizon, err error) {
 	var sent, heard *time.Time
 	err = c.sql.QueryRow(ctx, `SELECT r, now, coalesce(CASE WHEN r THEN pg_last_wal_receive_lsn() ELSE pg_current_wal_lsn() END - '0/0', 0)::bigint,
 		coalesce(CASE WHEN r THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END - '0/0', 0)::bigint,
-		CASE WHEN r THEN pg_last_xact_replay_timestamp() END, (w.latest_end_lsn - '0/0')::bigint, w.last_msg_send_time, w.last_msg_receipt_time
+		(w.latest_end_lsn - '0/0')::bigint, w.last_msg_send_time, w.last_msg_receipt_time
 		FROM (SELECT pg_is_in_recovery() AS r, clock_timestamp() AS now) s LEFT JOIN pg_stat_wal_receiver w ON true`).
-		Scan(&standby, &h.now, &h.received, &h.replay, &h.replayedAt, &end, &sent, &heard)
+		Scan(&standby, &h.now, &h.received, &h.replay, &end, &sent, &heard)
 	if err != nil {
 		return h, fmt.Errorf("look at the source's progress: %w", err)
 	}
@@ -150,22 +150,33 @@ func (c *claimer) look(ctx context.Context) (h horizon, err error) {
 	case end != nil && sent != nil && heard != nil && h.now.Sub(*heard) < heardWithin:
 		h.fresh, h.end, h.through = true, *end, sent.Add(-margin).UTC()
 	}
-	h.slot, err = readSlot(ctx, c.sql, c.cfg.Slot)
-	return h, err
+	return h, nil
 }
 
-func (c *claimer) measure(h horizon, position int64, committed time.Time) {
-	c.metrics.retained.Set(float64(h.slot.retained))
-	c.metrics.lagBytes.WithLabelValues("replay").Set(float64(max(0, h.received-h.replay)))
-	c.metrics.lagBytes.WithLabelValues("decode").Set(float64(max(0, h.replay-position)))
-	seconds := func(behind bool, since time.Time) float64 {
-		if !behind {
-			return 0
-		}
-		return max(0, h.now.Sub(since).Seconds())
+// measure sets the lag of every stage: how much log waits before it, and how much later than the stage before it the log
+// has passed it.
+func (c *claimer) measure(h horizon) {
+	at := func(lsn int64) pgoutput.LSN { return pgoutput.LSN(lsn) }
+	end := max(at(h.end), at(h.received), at(h.replay))
+	c.past.saw(h.now, end)
+	type stage struct {
+		name string
+		lsn  pgoutput.LSN
 	}
-	if h.replayedAt != nil {
-		c.metrics.lagSeconds.WithLabelValues("replay").Set(seconds(h.received > h.replay, *h.replayedAt))
+	stages := []stage{{"receive", max(at(h.received), at(h.replay))}, {"replay", at(h.replay)}}
+	received, encoded, committed, live := c.state.stages()
+	if live {
+		stages = append(stages, stage{"decode", received}, stage{"encode", encoded}, stage{"kafka", committed})
 	}
-	c.metrics.lagSeconds.WithLabelValues("decode").Set(seconds(h.replay > position, committed))
+	before, age := end, time.Duration(0)
+	for _, s := range stages {
+		lsn := min(s.lsn, before) // what is known of a later stage may be newer than what is known of an earlier one
+		c.metrics.lagBytes.WithLabelValues(s.name).Set(float64(before - lsn))
+		older := c.past.age(h.now, lsn)
+		c.metrics.lagSeconds.WithLabelValues(s.name).Set(max(0, older-age).Seconds())
+		before, age = lsn, older
+	}
+	if live {
+		c.past.forget(before)
+	}
 }

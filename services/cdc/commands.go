@@ -2,86 +2,13 @@ package cdc
 
 import (
 	"context"
-	"fmt"
-	"io"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/millrace-io/millrace/pkg/app"
 	"github.com/millrace-io/millrace/schemas"
-	"github.com/millrace-io/millrace/services/cdc/internal/pgoutput"
-	"github.com/millrace-io/millrace/services/cdc/internal/preflight"
 	"github.com/millrace-io/millrace/services/cdc/internal/replica"
 )
-
-// Check writes what it finds about the source to out. The error wraps app.ErrDifferences when capture cannot work.
-func Check(ctx context.Context, out io.Writer, cfg Config, source SourceConfig) error {
-	conn, err := connectSQL(ctx, source, "millrace-cdc-check")
-	if err != nil {
-		return err
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	result, err := preflight.Run(ctx, conn, preflight.Request{URL: source.URL.Reveal(), Slot: cfg.Slot, Publication: cfg.Publication,
-		Tables: cfg.Tables, Personal: cfg.personal, Options: cfg.options()})
-	if err != nil {
-		return err
-	}
-	for _, f := range result.Findings {
-		if _, err := fmt.Fprintln(out, f); err != nil {
-			return err
-		}
-	}
-	if n := len(result.Problems(true)); n > 0 {
-		return fmt.Errorf("%w: capture cannot work yet, problems: %d", app.ErrDifferences, n)
-	}
-	_, err = fmt.Fprintf(out, "ready for capture: PostgreSQL %d, %d tables\n", result.Version/10000, len(result.Tables))
-	return err
-}
-
-// Status writes the recorded position and what the source says about the slot to out.
-func (s *Service) Status(ctx context.Context, out io.Writer) error {
-	p, have, err := readPosition(ctx, s.deps.Kafka, s.deps.Registry, s.deps.Log, settled, s.cfg.Slot)
-	if err != nil {
-		return err
-	}
-	if !have {
-		fmt.Fprintf(out, "position   none\n")
-	} else {
-		fmt.Fprintf(out, "position   %s, recorded %s ago\ncommitted  %s\nsnapshot   %s\nsystem     %s, timeline %d\nseq        %d\n", pgoutput.LSN(p.LSN),
-			time.Since(p.UpdatedAt).Round(time.Second), p.CommitTime.Format(time.RFC3339Nano), orNone(p.Snapshot), p.SystemID, p.Timeline, p.Seq)
-	}
-	for _, t := range slices.Sorted(maps.Keys(p.Stopped)) {
-		fmt.Fprintf(out, "stopped    %s: %s\n", t, p.Stopped[t])
-	}
-	conn, err := connectSQL(ctx, s.deps.Source, "millrace-cdc-status")
-	if err != nil {
-		return err
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	slot, err := readSlot(ctx, conn, s.cfg.Slot)
-	if err != nil {
-		return err
-	}
-	switch {
-	case !slot.exists:
-		fmt.Fprintf(out, "slot       %s does not exist\n", s.cfg.Slot)
-	case slot.lost:
-		fmt.Fprintf(out, "slot       %s is lost (%s)\n", s.cfg.Slot, causeText(slot.cause))
-	default:
-		fmt.Fprintf(out, "slot       %s, confirmed %s, read by process %d, keeps %d bytes of log\n", s.cfg.Slot, slot.confirmed, slot.activePID, slot.retained)
-	}
-	return nil
-}
-
-func orNone(s string) string {
-	if s == "" {
-		return "none"
-	}
-	return s
-}
 
 // Reset drops the slot, if it is there, and writes an empty position that keeps seq: the next Run takes a new snapshot.
 // It fails while a cdc is running.

@@ -118,6 +118,7 @@ func (c *committer) take(ctx context.Context, b *batch) error {
 		c.client.Produce(ctx, &b.records[i], promise)
 	}
 	c.bytes += b.size()
+	c.state.handed(b.position.LSN)
 	c.batches = append(c.batches, b)
 	if barrier := b.barrier; barrier != nil { // the commit recycles the batch
 		if err := c.commit(ctx); err != nil {

@@ -48,6 +48,9 @@ type Config struct {
 	Delivery            string        `yaml:"delivery" doc:"exactly_once, by Kafka transactions; or at_least_once without them, where consumers can tell repeats by headers"`
 	PositionInterval    time.Duration `yaml:"position_interval" doc:"how often an idle position is recorded and acknowledged"`
 	SnapshotOnGap       bool          `yaml:"snapshot_on_gap" doc:"when the position and the slot do not fit together, take a new snapshot instead of stopping"`
+	SlotMaxBytes        int64         `yaml:"slot_max_bytes" doc:"bytes of log that the slot may keep on the source; beyond it cdc drops its slot, and capture has a gap; 0: no limit"`
+	SlotMaxAge          time.Duration `yaml:"slot_max_age" doc:"how long a change may wait on the source to be captured, as this process has seen; beyond it cdc drops its slot; 0: no limit"`
+	SlotMaxXminAge      int64         `yaml:"slot_max_xmin_age" doc:"transactions for which the slot may keep the primary from vacuuming its catalog; beyond it cdc drops its slot; 0: no limit"`
 }
 
 // Values of Config.Delivery.
@@ -63,6 +66,7 @@ func DefaultConfig() Config {
 		Decimal: string(rows.DecimalPrecise), Time: string(rows.TimeMicros), Binary: string(rows.BinaryBytes), Keyless: keylessRefuse,
 		TransactionInterval: 20 * time.Millisecond, TransactionBytes: 8 << 20, QueueBytes: 4 << 20, SnapshotWorkers: 2,
 		Delivery: ExactlyOnce, ProgressInterval: 500 * time.Millisecond, SlotTimeout: time.Minute, PositionInterval: 10 * time.Second,
+		SlotMaxBytes: 32 << 30, SlotMaxAge: 72 * time.Hour, SlotMaxXminAge: 200_000_000,
 	}
 }
 
@@ -141,6 +145,9 @@ func (c Config) validateSizes() error {
 		if d.value < d.least || d.value > d.most {
 			return fmt.Errorf("%s: %v must be between %v and %v", d.key, d.value, d.least, d.most)
 		}
+	}
+	if c.SlotMaxBytes < 0 || c.SlotMaxAge < 0 || c.SlotMaxXminAge < 0 {
+		return fmt.Errorf("slot_max_bytes, slot_max_age, slot_max_xmin_age: %d, %v, %d must not be negative; 0 is no limit", c.SlotMaxBytes, c.SlotMaxAge, c.SlotMaxXminAge)
 	}
 	if c.TransactionBytes < 1024 || c.TransactionBytes > 256<<20 {
 		return fmt.Errorf("transaction_bytes: %d must be between 1024 and %d", c.TransactionBytes, 256<<20)

@@ -1,6 +1,9 @@
 package cdc
 
 import (
+	"math"
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -15,9 +18,16 @@ type metrics struct {
 	kafkaTx      prometheus.Counter
 	restarts     prometheus.Counter
 	stopped      prometheus.Gauge
-	lagBytes     *prometheus.GaugeVec // stage: replay, decode
-	lagSeconds   *prometheus.GaugeVec // stage: replay, decode
+	lagBytes     *prometheus.GaugeVec // stage: receive, replay, decode, encode, kafka
+	lagSeconds   *prometheus.GaugeVec // stage: the same
 	retained     prometheus.Gauge
+	safe         prometheus.Gauge
+	xminAge      prometheus.Gauge
+	restartAge   prometheus.Gauge
+	waitingAge   prometheus.Gauge
+	foreignIdle  *prometheus.GaugeVec // slot
+	givenUp      prometheus.Counter
+	gaps         *prometheus.CounterVec // cause
 	snapshotDone prometheus.Gauge
 	snapshotAll  prometheus.Gauge
 	tables       map[string]*tableMetrics
@@ -70,8 +80,17 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		kafkaTx:      counter("kafka_transactions_total", "Kafka transactions committed."),
 		restarts:     counter("restarts_total", "Times that the stream was set up again after a failure."),
 		stopped:      gauge("stopped_tables", "Tables that are stopped; `cdc status` names them."),
-		lagBytes:     gauges("lag_bytes", "Write-ahead log that the replica has not replayed, or that is replayed and not captured."),
-		lagSeconds:   gauges("lag_seconds", "The same in seconds."),
+		lagBytes:     gauges("lag_bytes", "Write-ahead log that waits at a stage: for the replica to receive it, for its replay, for its decoding, for its encoding, for Kafka."),
+		lagSeconds:   gauges("lag_seconds", "The same in seconds: how much later the log has passed the stage than the one before."),
+		safe:         gauge("slot_safe_bytes", "Write-ahead log that can still be written before the source invalidates the slot; +Inf without such a limit."),
+		xminAge:      gauge("slot_catalog_xmin_age", "Transactions since the slot's catalog_xmin: the primary keeps dead catalog rows for as many."),
+		restartAge:   gauge("slot_restart_age_seconds", "For how long the source has been beyond the oldest log that it keeps for the slot, as this process has seen."),
+		waitingAge:   gauge("slot_waiting_seconds", "For how long the oldest change that is not acknowledged has waited on the source, as this process has seen."),
+		givenUp:      counter("slot_given_up_total", "Times that cdc dropped its slot at a limit."),
+		foreignIdle: prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "millrace", Subsystem: "cdc", Name: "foreign_slot_idle_seconds",
+			Help: "For how long a slot of others on the source has had no reader."}, []string{"slot"}),
+		gaps: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "millrace", Subsystem: "cdc", Name: "gaps_total",
+			Help: "Gaps that capture met, by cause."}, []string{"cause"}),
 		retained:     gauge("retained_bytes", "Write-ahead log that the source keeps for the slot."),
 		snapshotDone: gauge("snapshot_rows", "Rows that the snapshot has read."),
 		snapshotAll:  gauge("snapshot_expected_rows", "Rows that the source expects in the tables of the snapshot."),
@@ -81,7 +100,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		return m, nil
 	}
 	for _, c := range []prometheus.Collector{m.rows, m.dropped, m.quarantined, m.poisoned, m.in, m.out, m.transactions, m.kafkaTx, m.restarts, m.stopped,
-		m.lagBytes, m.lagSeconds, m.retained, m.snapshotDone, m.snapshotAll} {
+		m.lagBytes, m.lagSeconds, m.retained, m.safe, m.xminAge, m.restartAge, m.waitingAge, m.foreignIdle, m.givenUp, m.gaps, m.snapshotDone, m.snapshotAll} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}
@@ -99,4 +118,16 @@ func (m *metrics) table(name string) *tableMetrics {
 		m.tables[name] = t
 	}
 	return t
+}
+
+// slot sets what the slot holds back on the source.
+func (m *metrics) slot(i slotInfo, waiting, restart time.Duration) {
+	m.retained.Set(float64(i.retained))
+	m.safe.Set(math.Inf(1))
+	if i.safe != nil {
+		m.safe.Set(float64(*i.safe))
+	}
+	m.xminAge.Set(float64(i.xminAge))
+	m.waitingAge.Set(waiting.Seconds())
+	m.restartAge.Set(restart.Seconds())
 }

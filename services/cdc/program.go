@@ -64,7 +64,7 @@ func Program(version string) app.Program {
 			rt.Add("cdc", service)
 			return nil
 		},
-		Commands: []app.Command{s.check(), s.status(version), s.reset(version)},
+		Commands: []app.Command{s.check(), s.status(version), s.reset(version), s.uninstall(version)},
 	}
 }
 
@@ -83,20 +83,33 @@ func (s *settings) service(env app.Env, version string) (*Service, error) {
 
 func (s *settings) check() app.Command {
 	return app.Command{Use: "check", Short: "Look whether the source can be captured from, and say what is missing (exit code 3)",
+		Flags: asJSON,
 		Run: func(ctx context.Context, env app.Env, _ []string) error {
 			if s.Source.URL == "" {
 				return &app.UsageError{Err: errors.New("source.url is not set: write the address of the read replica, postgres://role@host:5432/database")}
 			}
-			return Check(ctx, env.Out, s.CDC, s.Source)
+			if err := s.CDC.Validate(); err != nil {
+				return &app.UsageError{Err: fmt.Errorf("cdc.%w", err)}
+			}
+			run := Check
+			if wantsJSON(env) {
+				run = CheckJSON
+			}
+			return run(ctx, env.Out, s.CDC, s.Source)
 		}}
 }
 
 func (s *settings) status(version string) app.Command {
-	return app.Command{Use: "status", Short: "Show the position, the slot, the lag and the stopped tables",
+	return app.Command{Use: "status", Short: "Show the position, the slot, the lag, jobs, stopped tables and gaps",
+		Long:  "status shows what Kafka and the source know. If one of them does not answer, it shows what the other knows, with exit code 1.",
+		Flags: asJSON,
 		Run: func(ctx context.Context, env app.Env, _ []string) error {
 			service, err := s.service(env, version)
 			if err != nil {
 				return err
+			}
+			if wantsJSON(env) {
+				return service.StatusJSON(ctx, env.Out)
 			}
 			return service.Status(ctx, env.Out)
 		}}
@@ -118,4 +131,31 @@ func (s *settings) reset(version string) app.Command {
 			}
 			return service.Reset(ctx)
 		}}
+}
+
+func (s *settings) uninstall(version string) app.Command {
+	return app.Command{Use: "uninstall", Short: "Drop the slot on the replica and say what is left",
+		Long: "uninstall drops the slot on the replica, so that it keeps no log any more, and says what is left: the topics in Kafka, and the\n" +
+			"publication on the primary with the SQL that drops it. Stop cdc before; nothing is terminated.",
+		Flags: func(c *cobra.Command) { c.Flags().Bool("yes", false, "do it") },
+		Run: func(ctx context.Context, env app.Env, _ []string) error {
+			yes, err := env.Command.Flags().GetBool("yes")
+			if err != nil || !yes {
+				return &app.UsageError{Err: fmt.Errorf("uninstall drops the slot %s; what changes from then on can only be captured by a new snapshot; if that is what you want: cdc uninstall --yes", s.CDC.Slot)}
+			}
+			service, err := s.service(env, version)
+			if err != nil {
+				return err
+			}
+			return service.Uninstall(ctx, env.Out)
+		}}
+}
+
+func asJSON(c *cobra.Command) {
+	c.Flags().Bool("json", false, "write JSON, in a documented form that is kept")
+}
+
+func wantsJSON(env app.Env) bool {
+	yes, err := env.Command.Flags().GetBool("json")
+	return err == nil && yes
 }

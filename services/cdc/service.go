@@ -13,6 +13,7 @@ import (
 	"github.com/millrace-io/millrace/pkg/avro"
 	"github.com/millrace-io/millrace/pkg/kafka"
 	"github.com/millrace-io/millrace/pkg/privacy"
+	"github.com/millrace-io/millrace/schemas"
 )
 
 // Deps is what the service is given. Log, Registry and Keys are required; a nil Metrics registers nothing.
@@ -35,6 +36,10 @@ type Service struct {
 	deps    Deps
 	metrics *metrics
 	state   *state
+	// announce tells operators what happened. It neither blocks nor fails.
+	announce   func(schemas.CaptureNotification)
+	exceeded   chan *limitError // the guard says that the slot is to be given up
+	guardEvery time.Duration
 }
 
 // New checks the configuration and makes the service. It does no I/O.
@@ -55,7 +60,8 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("register the metrics of cdc: %w", err)
 	}
-	return &Service{cfg: cfg, deps: deps, metrics: m, state: newState()}, nil
+	return &Service{cfg: cfg, deps: deps, metrics: m, state: newState(), announce: func(schemas.CaptureNotification) {},
+		exceeded: make(chan *limitError, 1), guardEvery: guardInterval}, nil
 }
 
 // Ready is nil while changes are streaming, otherwise the reason why not. Stopped tables do not make it unready.
@@ -67,6 +73,7 @@ func (s *Service) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.capture(ctx) })
 	group.Go(func() error { s.claims(ctx); return nil })
+	group.Go(func() error { s.guardSlot(ctx); return nil })
 	return group.Wait()
 }
 
@@ -76,13 +83,16 @@ func (s *Service) capture(ctx context.Context) error {
 	fresh := false // take a new snapshot whatever the position says
 	for {
 		begin, before := time.Now(), s.state.commits()
-		err := s.session(ctx, fresh)
+		err := s.attempt(ctx, fresh)
 		fresh = false
 		if ctx.Err() != nil {
 			return nil
 		}
 		s.state.blocked(err)
-		if errors.Is(err, ErrGap) {
+		var g *GapError
+		if errors.As(err, &g) {
+			s.metrics.gaps.WithLabelValues(string(g.Cause)).Inc()
+			s.announceGap(g)
 			if !s.cfg.SnapshotOnGap {
 				return err
 			}

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/sync/errgroup"
@@ -93,6 +92,7 @@ func (s *Service) session(ctx context.Context, fresh bool) (err error) {
 		if conn, err = replica.Connect(ctx, s.deps.Source.URL.Reveal(), "millrace-cdc-"+s.cfg.Slot); err != nil {
 			return err
 		}
+		s.state.connected(conn.PID())
 	}
 	return ses.stream(ctx, conn)
 }
@@ -106,7 +106,8 @@ func (s *session) identify(ctx context.Context) (*replica.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := unready(s.found.Problems(false)); err != nil {
+	// Without the publication there is nothing to capture, or a gap: which one the position tells.
+	if err := unready(s.found.ProblemsBut(preflight.CodePublicationMissing)); err != nil {
 		return nil, err
 	}
 	slot, err := readSlot(ctx, s.sql, s.cfg.Slot)
@@ -120,6 +121,7 @@ func (s *session) identify(ctx context.Context) (*replica.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.state.connected(conn.PID())
 	if s.system, err = conn.Identify(ctx); err != nil {
 		conn.Close()
 		return nil, err
@@ -203,14 +205,17 @@ func (s *session) decide(ctx context.Context, conn *replica.Conn) (bool, error) 
 	if err != nil {
 		return false, err
 	}
-	switch s.position.Snapshot {
-	case snapshotDone:
-		return false, verify(ctx, conn, s.system, slot, s.position)
-	case snapshotRunning:
-		return true, nil
+	if s.position.Snapshot == snapshotDone {
+		if err := s.fits(ctx, conn, slot); err != nil {
+			return false, err
+		}
+		return false, unready(s.found.Problems(false))
 	}
-	if slot.exists {
-		return false, gap("the slot %s exists on the source, and Kafka has no position of it", s.cfg.Slot)
+	if err := unready(s.found.Problems(false)); err != nil {
+		return false, err
+	}
+	if slot.exists && s.position.Snapshot == snapshotNone {
+		return false, missingPosition(s.cfg.Slot)
 	}
 	return true, nil
 }
@@ -229,7 +234,8 @@ func (s *session) takeSnapshot(ctx context.Context, conn *replica.Conn) error {
 		return err
 	}
 	s.state.blocked(errors.New("preparing the first snapshot"))
-	p := schemas.Position{Slot: s.cfg.Slot, SystemID: s.system.ID, Timeline: s.system.Timeline, Seq: s.position.Seq, Snapshot: snapshotRunning}
+	p := schemas.Position{Slot: s.cfg.Slot, SystemID: s.system.ID, Timeline: s.system.Timeline, Seq: s.position.Seq, Snapshot: snapshotRunning,
+		PublicationID: int64(s.found.PublicationID)}
 	if err := s.commits.record(ctx, p); err != nil {
 		return err
 	}
@@ -346,7 +352,7 @@ func (s *session) stream(ctx context.Context, conn *replica.Conn) error {
 		conn.Close()
 		return err
 	}
-	s.position.Timeline = s.system.Timeline
+	s.position.Timeline, s.position.PublicationID = s.system.Timeline, int64(s.found.PublicationID)
 	s.commits.position, s.commits.recorded, s.commits.last = s.position, s.position.LSN, time.Time{} // the first idle position is recorded at once
 	at := pgoutput.LSN(s.position.LSN)
 	stream, err := conn.Start(ctx, s.cfg.Slot, s.cfg.Publication, at)
@@ -357,6 +363,7 @@ func (s *session) stream(ctx context.Context, conn *replica.Conn) error {
 	s.commits.ack = stream.Ack
 	s.deps.Log.Info("streaming", "slot", s.cfg.Slot, "from", at, "seq", s.position.Seq, "stopped", len(s.position.Stopped))
 	s.state.streaming(s.position, s.commits.ends)
+	s.state.reads(stream)
 	return s.carry(ctx, stream, names)
 }
 
@@ -405,7 +412,7 @@ func (s *session) carry(ctx context.Context, stream *replica.Stream, known map[s
 	}
 	stop := context.AfterFunc(ctx, func() { q.close(ctx.Err()); stream.Close() })
 	defer stop()
-	group.Go(func() error { return read(stream, q) })
+	group.Go(func() error { return read(stream, q, s.cfg.Publication) })
 	group.Go(func() error { return t.run(ctx) })
 	encoding.start(ctx, group)
 	group.Go(func() error { return s.commits.run(ctx, batches) })
@@ -413,15 +420,12 @@ func (s *session) carry(ctx context.Context, stream *replica.Stream, known map[s
 }
 
 // read fills the queue from the stream.
-func read(stream *replica.Stream, q *queue) error {
+func read(stream *replica.Stream, q *queue, publication string) error {
 	var buf []byte
 	for {
 		m, err := stream.Receive()
 		if err != nil {
-			var pg *pgconn.PgError
-			if errors.Is(err, replica.ErrPublicationSkipped) || errors.As(err, &pg) && pg.Code == "42704" {
-				err = gap("the publication was not there when these changes were made, so they cannot be decoded: %v", err)
-			}
+			err = undecodable(err, publication)
 			q.close(err)
 			return err
 		}

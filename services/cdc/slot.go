@@ -10,7 +10,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/millrace-io/millrace/schemas"
 	"github.com/millrace-io/millrace/services/cdc/internal/pgoutput"
 	"github.com/millrace-io/millrace/services/cdc/internal/replica"
 )
@@ -25,27 +24,35 @@ type slotInfo struct {
 	cause     string // why it is lost, as the source says
 	restart   pgoutput.LSN
 	confirmed pgoutput.LSN
-	retained  int64 // bytes of log that it keeps
+	end       pgoutput.LSN // of the log that the source has replayed or written
+	retained  int64        // bytes of log that it keeps
+	safe      *int64       // bytes until max_slot_wal_keep_size invalidates it; nil: no limit
+	xminAge   int64        // transactions since its catalog_xmin, whose rows the primary may not vacuum
+	decoded   int64        // transactions decoded since it was made or the statistics were reset
 }
 
+const slotSQL = `SELECT coalesce(j->>'plugin', ''), coalesce(j->>'database', ''), coalesce((j->>'active_pid')::int, 0),
+	coalesce(j->>'wal_status' = 'lost', false) OR coalesce((j->>'conflicting')::bool, false) OR j->>'invalidation_reason' IS NOT NULL,
+	coalesce(j->>'invalidation_reason', CASE WHEN (j->>'conflicting')::bool THEN 'lost' END, j->>'wal_status', ''),
+	coalesce((j->>'restart_lsn')::pg_lsn - '0/0', 0)::bigint, coalesce((j->>'confirmed_flush_lsn')::pg_lsn - '0/0', 0)::bigint,
+	coalesce(at - '0/0', 0)::bigint, coalesce(at - (j->>'restart_lsn')::pg_lsn, 0)::bigint, (j->>'safe_wal_size')::bigint,
+	coalesce(age((j->>'catalog_xmin')::xid), 0)::bigint, coalesce((SELECT total_txns FROM pg_stat_replication_slots WHERE slot_name = $1), 0)
+	FROM (SELECT to_jsonb(s) AS j, CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END AS at
+		FROM pg_replication_slots s WHERE slot_name = $1) q`
+
+// readSlot asks the source. Which columns there are depends on its version: as JSON the missing ones are null.
 func readSlot(ctx context.Context, conn *pgx.Conn, slot string) (slotInfo, error) {
 	var i slotInfo
-	var restart, confirmed int64
-	// Which columns there are depends on the version: as JSON the missing ones are null.
-	err := conn.QueryRow(ctx, `SELECT coalesce(j->>'plugin', ''), coalesce(j->>'database', ''), coalesce((j->>'active_pid')::int, 0),
-		coalesce(j->>'wal_status' = 'lost', false) OR coalesce((j->>'conflicting')::bool, false) OR j->>'invalidation_reason' IS NOT NULL,
-		coalesce(j->>'invalidation_reason', j->>'wal_status', ''),
-		coalesce((j->>'restart_lsn')::pg_lsn - '0/0', 0)::bigint, coalesce((j->>'confirmed_flush_lsn')::pg_lsn - '0/0', 0)::bigint,
-		coalesce(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END - (j->>'restart_lsn')::pg_lsn, 0)::bigint
-		FROM (SELECT to_jsonb(s) AS j FROM pg_replication_slots s WHERE slot_name = $1) q`, slot).
-		Scan(&i.plugin, &i.database, &i.activePID, &i.lost, &i.cause, &restart, &confirmed, &i.retained)
+	var restart, confirmed, end int64
+	err := conn.QueryRow(ctx, slotSQL, slot).Scan(&i.plugin, &i.database, &i.activePID, &i.lost, &i.cause, &restart, &confirmed, &end,
+		&i.retained, &i.safe, &i.xminAge, &i.decoded)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return slotInfo{}, nil
 	}
 	if err != nil {
 		return slotInfo{}, fmt.Errorf("look at the slot %s: %w", slot, err)
 	}
-	i.exists, i.restart, i.confirmed = true, pgoutput.LSN(restart), pgoutput.LSN(confirmed)
+	i.exists, i.restart, i.confirmed, i.end = true, pgoutput.LSN(restart), pgoutput.LSN(confirmed), pgoutput.LSN(end)
 	return i, nil
 }
 
@@ -55,50 +62,6 @@ func (i slotInfo) busy(slot string) error {
 		return nil
 	}
 	return fmt.Errorf("the slot %s is read by process %d of the source: another cdc is running, or the source has not noticed yet that it is gone", slot, i.activePID)
-}
-
-// verify compares the position with the source before anything is read: the server itself goes on silently over a gap.
-func verify(ctx context.Context, conn *replica.Conn, system replica.System, slot slotInfo, p schemas.Position) error {
-	stored := pgoutput.LSN(p.LSN)
-	switch {
-	case p.SystemID != system.ID:
-		return gap("the position is one of system %s, and the source is system %s", p.SystemID, system.ID)
-	case !slot.exists:
-		return gap("the slot %s is not on the source any more, and the position %s is", p.Slot, stored)
-	case slot.lost:
-		return gap("the source has invalidated the slot %s (%s)", p.Slot, causeText(slot.cause))
-	case slot.plugin != "pgoutput":
-		return gap("the slot %s was made for %s, not for pgoutput", p.Slot, slot.plugin)
-	case slot.database != system.Database:
-		return gap("the slot %s belongs to the database %s, and source.url names %s", p.Slot, slot.database, system.Database)
-	case slot.confirmed > stored:
-		return gap("somebody moved the slot %s to %s, beyond the position %s", p.Slot, slot.confirmed, stored)
-	case system.Timeline < p.Timeline:
-		return gap("the source is on timeline %d, older than that of the position, %d: it was restored, or is another copy", system.Timeline, p.Timeline)
-	case system.Timeline > p.Timeline && p.Timeline > 0:
-		left, ok, err := conn.SwitchPoint(ctx, system.Timeline, p.Timeline)
-		if err != nil {
-			return err
-		}
-		if !ok || stored > left {
-			return gap("the source's history left timeline %d at %s, before the position %s", p.Timeline, left, stored)
-		}
-	}
-	return nil
-}
-
-func causeText(cause string) string {
-	switch cause {
-	case "rows_removed":
-		return "rows_removed: the primary vacuumed catalog rows that it needed; check hot_standby_feedback and primary_slot_name on the replica"
-	case "wal_level_insufficient":
-		return "wal_level_insufficient: wal_level was lowered on the primary"
-	case "wal_removed", "lost":
-		return cause + ": it kept more log than max_slot_wal_keep_size allows on the replica, or met a conflict with recovery"
-	case "idle_timeout":
-		return "idle_timeout: idle_replication_slot_timeout on the replica"
-	}
-	return cause
 }
 
 // slotMaker creates the slot, which on a standby waits for the primary to log its running transactions.

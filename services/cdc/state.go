@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/millrace-io/millrace/schemas"
+	"github.com/millrace-io/millrace/services/cdc/internal/pgoutput"
+	"github.com/millrace-io/millrace/services/cdc/internal/replica"
 )
 
 // state is what the service knows about itself, for readiness, progress and status. It is safe for concurrent use.
@@ -18,6 +20,9 @@ type state struct {
 	reason   error              // why it does not stream
 	live     bool               // position and ends are those of a running stream
 	carried  int                // commits of streams, over all sessions
+	stream   *replica.Stream    // of the running session
+	encoded  int64              // everything up to it is handed to Kafka's client
+	pid      int32              // of our replication connection on the source
 }
 
 func newState() *state { return &state{reason: errors.New("not started")} }
@@ -107,4 +112,49 @@ func (s *state) claim() (schemas.Claim, time.Time, bool) {
 	}
 	c.Incomplete = incomplete(s.position)
 	return c, s.position.CommitTime, true
+}
+
+// connected says which process of the source serves our replication connection.
+func (s *state) connected(pid uint32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pid = int32(pid)
+}
+
+// reader is the process of the source that serves our replication connection; 0 if there was none yet.
+func (s *state) reader() int32 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pid
+}
+
+// recorded is the last position that is known to be in Kafka; 0 if none is.
+func (s *state) recorded() pgoutput.LSN {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return pgoutput.LSN(s.position.LSN)
+}
+
+// reads says which stream is running.
+func (s *state) reads(stream *replica.Stream) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stream, s.encoded = stream, s.position.LSN
+}
+
+// handed says up to where everything is handed to Kafka's client.
+func (s *state) handed(lsn int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.encoded = lsn
+}
+
+// stages are the positions up to which the stream is received, encoded and committed; false while there is no stream.
+func (s *state) stages() (received, encoded, committed pgoutput.LSN, live bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.live || s.stream == nil {
+		return 0, 0, 0, false
+	}
+	return s.stream.Received(), pgoutput.LSN(s.encoded), pgoutput.LSN(s.position.LSN), true
 }

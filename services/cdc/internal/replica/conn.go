@@ -102,21 +102,33 @@ func (c *Conn) Identify(ctx context.Context) (System, error) {
 	return System{ID: row[0], Timeline: int32(timeline), LSN: lsn, Database: row[3]}, nil
 }
 
-// SwitchPoint is where the history of timeline current left timeline from; false if from is not in its history.
-func (c *Conn) SwitchPoint(ctx context.Context, current, from int32) (pgoutput.LSN, bool, error) {
+// Timelines are where the history of a server left its earlier timelines.
+type Timelines map[int32]pgoutput.LSN
+
+// Timelines is the history of timeline current; the first one has none.
+func (c *Conn) Timelines(ctx context.Context, current int32) (Timelines, error) {
+	out := Timelines{}
+	if current <= 1 {
+		return out, nil
+	}
 	row, err := c.row(ctx, "TIMELINE_HISTORY "+strconv.Itoa(int(current)), 2)
 	if err != nil {
-		return 0, false, fmt.Errorf("read the history of timeline %d: %w", current, err)
+		return nil, fmt.Errorf("read the history of timeline %d: %w", current, err)
 	}
 	for line := range strings.Lines(row[1]) {
 		fields := strings.Fields(line)
-		if len(fields) < 2 || fields[0] != strconv.Itoa(int(from)) {
+		if len(fields) < 2 {
 			continue
 		}
-		lsn, err := pgoutput.ParseLSN(fields[1])
-		return lsn, err == nil, err
+		timeline, err := strconv.ParseInt(fields[0], 10, 32)
+		if err != nil {
+			continue // a comment
+		}
+		if out[int32(timeline)], err = pgoutput.ParseLSN(fields[1]); err != nil {
+			return nil, fmt.Errorf("read the history of timeline %d: %w", current, err)
+		}
 	}
-	return 0, false, nil
+	return out, nil
 }
 
 // CreateSlot makes a logical slot and exports its snapshot, which lives until the next command or the connection's end.

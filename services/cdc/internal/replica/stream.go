@@ -83,6 +83,9 @@ func (s *Stream) Ack(lsn pgoutput.LSN) {
 	}
 }
 
+// Received is how far the server has sent, keepalives included.
+func (s *Stream) Received() pgoutput.LSN { return pgoutput.LSN(s.received.Load()) }
+
 // Pending tells whether a part of the next message is here already.
 func (s *Stream) Pending() bool {
 	return s.conn.Frontend.ReadBufferLen() > 0 || s.buffer.Buffered() > 0
