@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
 )
 
 // Cause is err; of a connection that was not made, it is why not, in one line and without what the caller names anyway:
@@ -56,12 +57,15 @@ func attempts(err error) []error {
 // reason is why one attempt failed, in one line.
 func reason(err error) string {
 	var server *pgconn.PgError
+	var foreign *pgproto3.ExceededMaxBodyLenErr // the first bytes of another protocol, read as a length
 	var lookup *net.DNSError
 	var network *net.OpError
 	text := err.Error()
 	switch {
 	case errors.As(err, &server):
 		text = server.Error()
+	case errors.As(err, &foreign):
+		text = "what listens there does not speak PostgreSQL's protocol, so it is no PostgreSQL"
 	case errors.As(err, &lookup):
 		text = "look up the host: " + lookup.Err
 	case errors.As(err, &network) && network.Err != nil:

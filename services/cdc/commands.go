@@ -18,7 +18,14 @@ func (s *Service) Reset(ctx context.Context) error {
 		return err
 	}
 	defer sql.Close(context.WithoutCancel(ctx))
-	if err := s.awaitFree(ctx, sql); err != nil {
+	slot, err := readSlot(ctx, sql, s.cfg.Slot)
+	if err == nil && slot.exists {
+		err = slot.foreign(s.cfg.Slot, sql.Config().Database)
+	}
+	if err == nil {
+		err = s.awaitFree(ctx, sql)
+	}
+	if err != nil {
 		return err
 	}
 	conn, err := replica.Connect(ctx, s.deps.Source.URL.Reveal(), "millrace-cdc-reset")

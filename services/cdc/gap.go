@@ -33,7 +33,7 @@ type sourceState struct {
 // classify compares a position with the source. The order matters: what says more comes first.
 func classify(s sourceState, p schemas.Position) error {
 	stored := pgoutput.LSN(p.LSN)
-	for _, look := range []func(sourceState, schemas.Position) error{ofSystem, ofSlot, ofHistory, ofPublication} {
+	for _, look := range []func(sourceState, schemas.Position) error{ofSystem, ofSlot, ofHistory, ofSlotsPlace, ofPublication} {
 		err := look(s, p)
 		var g *GapError
 		if errors.As(err, &g) {
@@ -55,11 +55,11 @@ func ofSystem(s sourceState, p schemas.Position) error {
 }
 
 func ofSlot(s sourceState, p schemas.Position) error {
-	stored, slot := pgoutput.LSN(p.LSN), s.slot
+	slot := s.slot
 	switch {
 	case !slot.exists:
 		return newGap(GapSlotDropped, "the slot %s is not on the source any more, and the position %s is: somebody dropped it, or the replica was "+
-			"made anew or restored, which loses slots", p.Slot, stored)
+			"made anew or restored, which loses slots", p.Slot, pgoutput.LSN(p.LSN))
 	case slot.lost:
 		reason := slot.reason()
 		meaning, mend := invalidation(reason)
@@ -72,6 +72,14 @@ func ofSlot(s sourceState, p schemas.Position) error {
 	case slot.database != s.system.Database:
 		return newGap(GapSlotDatabase, "the slot %s belongs to the database %s, and source.url names %s", p.Slot, slot.database, s.system.Database).
 			first("correct source.url, or choose another name with cdc.slot")
+	}
+	return nil
+}
+
+// ofSlotsPlace tells a slot that begins after the position.
+func ofSlotsPlace(s sourceState, p schemas.Position) error {
+	stored, slot := pgoutput.LSN(p.LSN), s.slot
+	switch {
 	case slot.confirmed > stored && slot.decoded == 0:
 		return newGap(GapSlotRecreated, "the slot %s begins at %s, beyond the position %s: it was dropped and made anew, or somebody moved the slot "+
 			"(it has decoded nothing since)", p.Slot, slot.confirmed, stored)

@@ -96,7 +96,7 @@ func (g *guard) once(ctx context.Context) error {
 		}
 		return err
 	}
-	if !slot.exists || slot.lost {
+	if !slot.exists || slot.lost || slot.foreign(g.cfg.Slot, g.sql.Config().Database) != nil {
 		return nil
 	}
 	now := time.Now()

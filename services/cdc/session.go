@@ -106,8 +106,8 @@ func (s *session) identify(ctx context.Context) (*replica.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Without the publication there is nothing to capture, or a gap: which one the position tells.
-	if err := unready(s.found.ProblemsBut(preflight.CodePublicationMissing)); err != nil {
+	// Whether these are a gap, the position tells.
+	if err := unready(s.found.ProblemsBut(preflight.CodePublicationMissing, preflight.CodeSlotUnusable)); err != nil {
 		return nil, err
 	}
 	slot, err := readSlot(ctx, s.sql, s.cfg.Slot)

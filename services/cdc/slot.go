@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/millrace-io/millrace/pkg/app"
 	"github.com/millrace-io/millrace/services/cdc/internal/pgoutput"
 	"github.com/millrace-io/millrace/services/cdc/internal/replica"
 )
@@ -62,6 +63,14 @@ func (i slotInfo) busy(slot string) error {
 		return nil
 	}
 	return fmt.Errorf("the slot %s is read by process %d of the source: another cdc is running, or the source has not noticed yet that it is gone", slot, i.activePID)
+}
+
+// foreign is an error if the slot cannot be ours: it is not for us to drop.
+func (i slotInfo) foreign(slot, database string) error {
+	if i.plugin == "pgoutput" && i.database == database {
+		return nil
+	}
+	return &app.UsageError{Err: fmt.Errorf("the slot %s is one of plugin %q and database %q, not ours: correct cdc.slot or source.url", slot, i.plugin, i.database)}
 }
 
 // slotMaker creates the slot, which on a standby waits for the primary to log its running transactions.

@@ -170,13 +170,19 @@ func (p *parts) onSlotWait() func(context.Context) {
 	return p.logStandbySnapshot
 }
 
+// tidying is how long the end of a trial may take to record that the slot is gone.
+const tidying = 3 * time.Second
+
 // leaveNoSlot drops the slot on somebody's own replica when a trial ends: a forgotten slot keeps WAL until the disk is
 // full. The next start takes a new snapshot.
 func leaveNoSlot(capture *cdc.Service, slot string) func(context.Context) error {
 	return func(ctx context.Context) error {
-		if err := capture.Reset(ctx); err != nil {
+		if err := capture.Release(ctx); err != nil {
 			return fmt.Errorf("slot %[1]s is left on your replica, where it keeps WAL; drop it there with SELECT pg_drop_replication_slot('%[1]s'): %[2]w", slot, err)
 		}
+		ctx, cancel := context.WithTimeout(ctx, tidying)
+		defer cancel()
+		_ = capture.Reset(ctx) // else the next start finds that the slot is gone, which leads to a new snapshot as well
 		return nil
 	}
 }

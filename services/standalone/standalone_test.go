@@ -2,12 +2,19 @@ package standalone
 
 import (
 	"bytes"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/millrace-io/millrace/pkg/avro"
+	"github.com/millrace-io/millrace/pkg/config"
 	"github.com/millrace-io/millrace/pkg/embedded/broker"
+	"github.com/millrace-io/millrace/pkg/embedded/pgtest"
+	"github.com/millrace-io/millrace/pkg/kafka"
+	"github.com/millrace-io/millrace/pkg/privacy"
+	"github.com/millrace-io/millrace/services/cdc"
 )
 
 func TestEmbeddedPortsAreChecked(t *testing.T) {
@@ -67,5 +74,36 @@ func TestProgressIsSpokenSeldom(t *testing.T) {
 	p.report("loading", 1000, 1000)
 	if got := out.String(); got != "  loading: 0 %\n  loading: done\n" {
 		t.Fatalf("%q", got)
+	}
+}
+
+// TestATrialLeavesNoSlot ends a trial on somebody's own database while Kafka is gone already.
+func TestATrialLeavesNoSlot(t *testing.T) {
+	server := pgtest.Primary(t)
+	server.Exec(t, "SELECT pg_create_logical_replication_slot('millrace', 'pgoutput')")
+	kcfg := kafka.DefaultConfig()
+	kcfg.Brokers = []string{"127.0.0.1:1"}
+	registry, err := avro.NewRegistry(avro.Config{URL: "http://127.0.0.1:1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := privacy.NewKeys(privacy.Config{Key: config.Secret(strings.Repeat("17", 32))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	capture, err := cdc.New(cdc.DefaultConfig(), cdc.Deps{Kafka: kcfg, Registry: registry, Keys: keys, Log: slog.New(slog.DiscardHandler),
+		Source: cdc.SourceConfig{URL: config.Secret(server.DSN("postgres", "postgres"))}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := leaveNoSlot(capture, "millrace")(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := server.Query(t, "SELECT count(*) FROM pg_replication_slots"); n != "0" {
+		t.Errorf("%s slots are left", n)
+	}
+	server.Kill()
+	if err := leaveNoSlot(capture, "millrace")(t.Context()); err == nil || !strings.Contains(err.Error(), "pg_drop_replication_slot('millrace')") {
+		t.Errorf("without the server: %v", err)
 	}
 }

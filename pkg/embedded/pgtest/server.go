@@ -86,6 +86,23 @@ func (s *Server) Start(t testing.TB) {
 	}
 }
 
+// Set changes a setting; it holds from the next Start on.
+func (s *Server) Set(name, value string) { s.options.Settings[name] = value }
+
+// Promote makes a standby a primary and waits until it is.
+func (s *Server) Promote(t testing.TB) {
+	t.Helper()
+	s.Exec(t, "SELECT pg_promote(true, 60)")
+	s.follows = nil
+}
+
+// Follow starts a stopped standby again, as a standby of another primary, over a physical slot of that name there.
+func (s *Server) Follow(t testing.TB, primary *Server, slot string) {
+	t.Helper()
+	s.follows, s.slot = primary, slot
+	s.Start(t)
+}
+
 // Connect opens a connection of the superuser to a database; empty means "postgres". It is closed after the test.
 func (s *Server) Connect(t testing.TB, database string) *pgx.Conn {
 	t.Helper()

@@ -5,6 +5,7 @@ package preflight
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -114,11 +115,11 @@ func (r Result) Problems(tables bool) []Finding {
 	return out
 }
 
-// ProblemsBut are the problems of the source as a whole, without one kind.
-func (r Result) ProblemsBut(code Code) []Finding {
+// ProblemsBut are the problems of the source as a whole, without some kinds.
+func (r Result) ProblemsBut(codes ...Code) []Finding {
 	var out []Finding
 	for _, f := range r.Problems(false) {
-		if f.Code != code {
+		if !slices.Contains(codes, f.Code) {
 			out = append(out, f)
 		}
 	}
