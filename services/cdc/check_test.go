@@ -8,6 +8,7 @@ import (
 	"github.com/millrace-io/millrace/pkg/app"
 	"github.com/millrace-io/millrace/pkg/config"
 	"github.com/millrace-io/millrace/pkg/embedded/pgtest"
+	"github.com/millrace-io/millrace/services/cdc/internal/preflight"
 )
 
 // TestCheckNamesWhatIsMissing looks at sources that cannot be captured from.
@@ -48,15 +49,39 @@ func TestCheckNamesWhatIsMissing(t *testing.T) {
 }
 
 func TestCheckOfAStandby(t *testing.T) {
-	_, standby := pgtest.Pair(t, "hot_standby_feedback", "off")
-	if got := standby.Query(t, "SELECT current_setting('hot_standby_feedback')"); got != "off" {
-		t.Skipf("the test's standby insists on feedback: %s", got)
+	primary := pgtest.Primary(t)
+	standby := pgtest.Standby(t, primary, "standby", "hot_standby_feedback", "off", "max_standby_streaming_delay", "1s", "max_slot_wal_keep_size", "64MB",
+		"recovery_min_apply_delay", "1ms")
+	primary.Exec(t, `CREATE TABLE a (id int PRIMARY KEY, g int GENERATED ALWAYS AS (1) STORED); ALTER TABLE a REPLICA IDENTITY FULL;
+		CREATE PUBLICATION millrace FOR ALL TABLES WITH (publish_generated_columns = stored); CREATE PUBLICATION "other's" FOR TABLE a`)
+	standby.Sync(t)
+	s := &store{primary: primary, source: standby, cfg: DefaultConfig()}
+	s.cfg.Slot = "foreign"
+	s.makeSlot(t, "postgres")
+	standby.Exec(t, "SELECT pg_wal_replay_pause()")
+	report, err := check(t.Context(), DefaultConfig(), SourceConfig{URL: config.Secret(standby.DSN("postgres", "postgres"))})
+	if err != nil || !errors.Is(report.err(), app.ErrDifferences) {
+		t.Fatal(err, report.err())
 	}
-	var out strings.Builder
-	err := Check(t.Context(), &out, DefaultConfig(), SourceConfig{URL: config.Secret(standby.DSN("postgres", "postgres"))})
-	if !errors.Is(err, app.ErrDifferences) || !strings.Contains(out.String(), "on the replica: ALTER SYSTEM SET hot_standby_feedback = on") {
-		t.Errorf("%v\n%s", err, &out)
+	said := map[preflight.Code]string{}
+	for _, f := range report.Findings {
+		said[f.Code] = f.String()
 	}
+	for code, want := range map[preflight.Code]string{
+		preflight.CodeFeedback:             "on the replica: ALTER SYSTEM SET hot_standby_feedback = on; SELECT pg_reload_conf()",
+		preflight.CodeStandbyDelay:         "cancels the snapshot",
+		preflight.CodeKeepSize:             "warning: max_slot_wal_keep_size is 64 MB",
+		preflight.CodeApplyDelay:           "recovery_min_apply_delay is 1ms",
+		preflight.CodeReplayPaused:         "problem: replay is paused on the replica: nothing arrives; on the replica: SELECT pg_wal_replay_resume()",
+		preflight.CodeForeignSlot:          "nobody reads the slot foreign since",
+		preflight.CodeGeneratedColumn:      `ALTER PUBLICATION "other's" SET (publish_generated_columns = stored)`,
+		preflight.CodePublicationAllTables: "for all tables",
+	} {
+		if !strings.Contains(said[code], want) {
+			t.Errorf("%s: %q, want %q", code, said[code], want)
+		}
+	}
+	standby.Exec(t, "SELECT pg_wal_replay_resume()")
 }
 
 func TestConfigIsValidated(t *testing.T) {
@@ -77,6 +102,7 @@ func TestConfigIsValidated(t *testing.T) {
 		"transaction_bytes": func(c *Config) { c.TransactionBytes = 1 },
 		"queue_bytes":       func(c *Config) { c.QueueBytes = 1 },
 		"snapshot_workers":  func(c *Config) { c.SnapshotWorkers = 0 },
+		"slot_max_bytes, slot_max_age, slot_max_xmin_age": func(c *Config) { c.SlotMaxAge = -1 },
 	} {
 		c := DefaultConfig()
 		change(&c)

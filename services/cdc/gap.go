@@ -102,7 +102,9 @@ func ofHistory(s sourceState, p schemas.Position) error {
 	case s.system.Timeline < p.Timeline:
 		return newGap(GapRestored, "the source is on timeline %d, older than that of the position, %d: it was restored, or is another copy",
 			s.system.Timeline, p.Timeline)
-	case s.system.Timeline > p.Timeline && p.Timeline > 0 && stored > s.timelines[p.Timeline]: // 0: not in the history
+	// A stream goes on through a promotion, and its positions then lie on a timeline that is not theirs. A server that kept
+	// the slot cannot have left a history that it has sent: only one whose slot is new can. 0: not in the history.
+	case s.slot.decoded == 0 && s.system.Timeline > p.Timeline && p.Timeline > 0 && stored > s.timelines[p.Timeline]:
 		return newGap(GapHistory, "the source's history left timeline %d at %s, before the position %s: a primary was replaced by one that had not "+
 			"received everything, or the source was restored to an earlier point", p.Timeline, s.timelines[p.Timeline], stored)
 	case behind:

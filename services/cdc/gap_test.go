@@ -30,6 +30,9 @@ func TestEveryGapHasACause(t *testing.T) {
 		{"promoted", func(s *sourceState, _ *schemas.Position) {
 			s.standby, s.system.Timeline, s.timelines = false, 2, replica.Timelines{1: 1500}
 		}, "", "", ""},
+		{"promoted while streaming, the timeline not recorded yet", func(s *sourceState, _ *schemas.Position) {
+			s.standby, s.system.Timeline, s.timelines = false, 2, replica.Timelines{1: 900}
+		}, "", "", ""},
 		{"the primary failed over", func(s *sourceState, _ *schemas.Position) {
 			s.system.Timeline, s.timelines = 3, replica.Timelines{1: stored, 2: 1800}
 		}, "", "", ""},
@@ -48,10 +51,10 @@ func TestEveryGapHasACause(t *testing.T) {
 		{"made anew", func(s *sourceState, _ *schemas.Position) { s.slot.confirmed, s.slot.decoded = 1001, 0 }, GapSlotRecreated, "", "made anew"},
 		{"an older timeline", func(s *sourceState, p *schemas.Position) { p.Timeline = 2 }, GapRestored, "", "older"},
 		{"history left before", func(s *sourceState, _ *schemas.Position) {
-			s.system.Timeline, s.timelines = 2, replica.Timelines{1: 999}
+			s.system.Timeline, s.timelines, s.slot.decoded = 2, replica.Timelines{1: 999}, 0
 		}, GapHistory, "", "left timeline 1"},
 		{"another history", func(s *sourceState, p *schemas.Position) {
-			s.system.Timeline, p.Timeline, s.timelines = 5, 3, replica.Timelines{1: 10, 2: 2000}
+			s.system.Timeline, p.Timeline, s.timelines, s.slot.decoded = 5, 3, replica.Timelines{1: 10, 2: 2000}, 0
 		}, GapHistory, "", "left timeline 3"},
 		{"a primary that ends before", func(s *sourceState, _ *schemas.Position) { s.standby, s.system.LSN = false, 999 }, GapRestored, "", "older backup"},
 		{"a replica whose primary ends before", func(s *sourceState, _ *schemas.Position) { s.system.LSN, s.primaryEnd = 900, 950 }, GapRestored, "", "older backup"},
@@ -101,7 +104,7 @@ func TestAReplicaThatCatchesUpIsNoGap(t *testing.T) {
 
 func TestUndecodable(t *testing.T) {
 	other := errors.New("connection reset")
-	if err := undecodable(other, "millrace"); err != other {
+	if err := undecodable(other, "millrace"); !errors.Is(err, other) || errors.Is(err, ErrGap) {
 		t.Error(err)
 	}
 	for _, err := range []error{replica.ErrPublicationSkipped, fmt.Errorf("stream: %w", &pgconn.PgError{Code: "42704", Message: "no such publication"})} {

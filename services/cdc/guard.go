@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/millrace-io/millrace/schemas"
+	"github.com/millrace-io/millrace/services/cdc/internal/pgoutput"
 	"github.com/millrace-io/millrace/services/cdc/internal/replica"
 )
 
@@ -58,6 +59,7 @@ type guard struct {
 	past   logHistory
 	idle   map[string]time.Time // foreign slots that nobody reads, since when
 	warned string               // the limit that was warned about
+	beyond pgoutput.LSN         // replay up to here is on the new timeline; 0 while there is none
 }
 
 // guardSlot looks until ctx ends.
@@ -96,6 +98,9 @@ func (g *guard) once(ctx context.Context) error {
 		}
 		return err
 	}
+	if err := g.timeline(ctx); err != nil {
+		return err
+	}
 	if !slot.exists || slot.lost || slot.foreign(g.cfg.Slot, g.sql.Config().Database) != nil {
 		return nil
 	}
@@ -105,6 +110,35 @@ func (g *guard) once(ctx context.Context) error {
 	g.metrics.slot(slot, w.age, g.past.age(now, slot.restart))
 	g.past.forget(slot.restart)
 	g.judge(slot, w)
+	return nil
+}
+
+// timeline ends the session, once, when the source has gone over to another timeline, by a promotion of it or of its
+// primary: the next one records it with the position, so that later starts know which history the position lies on.
+func (g *guard) timeline(ctx context.Context) error {
+	var timeline int32
+	var received, replayed int64
+	err := g.sql.QueryRow(ctx, `SELECT coalesce(CASE WHEN r THEN (SELECT received_tli FROM pg_stat_wal_receiver)
+			ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int END, 0),
+		coalesce(CASE WHEN r THEN pg_last_wal_receive_lsn() - '0/0' END, 0)::bigint, coalesce(CASE WHEN r THEN pg_last_wal_replay_lsn() - '0/0' END, 0)::bigint
+		FROM (SELECT pg_is_in_recovery() AS r) q`).Scan(&timeline, &received, &replayed)
+	if err != nil {
+		return fmt.Errorf("look at the source's timeline: %w", err)
+	}
+	streaming, live := g.state.timeline()
+	switch {
+	case !live || timeline <= streaming:
+		g.beyond = 0
+	case g.beyond == 0:
+		g.beyond = max(1, pgoutput.LSN(received))
+	}
+	if g.beyond == 0 || received != 0 && pgoutput.LSN(replayed) < g.beyond {
+		return nil
+	}
+	select {
+	case g.promoted <- timeline:
+	default: // told already
+	}
 	return nil
 }
 
@@ -168,7 +202,7 @@ func (g *guard) foreign(ctx context.Context) error {
 	return nil
 }
 
-// attempt runs one session, and ends it when the guard says that the slot is too heavy.
+// attempt runs one session, and ends it when the guard says that the slot is too heavy or that the timeline is another.
 func (s *Service) attempt(ctx context.Context, fresh bool) error {
 	inner, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -177,6 +211,10 @@ func (s *Service) attempt(ctx context.Context, fresh bool) error {
 	select {
 	case err := <-ended:
 		return err
+	case timeline := <-s.promoted:
+		cancel()
+		<-ended
+		return fmt.Errorf("the source has gone over to timeline %d: beginning again on it", timeline)
 	case limit := <-s.exceeded:
 		cancel()
 		<-ended

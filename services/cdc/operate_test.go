@@ -71,7 +71,7 @@ func (s *store) unread(t *testing.T) {
 }
 
 // expectGap runs until the gap, and checks that status tells it as well.
-func (s *store) expectGap(t *testing.T, cause GapCause, reason string) *GapError {
+func (s *store) expectGap(t *testing.T, cause GapCause, reason string) GapError {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
@@ -81,7 +81,7 @@ func (s *store) expectGap(t *testing.T, cause GapCause, reason string) *GapError
 		t.Fatalf("the run ends with %v, want a gap of cause %s %s", err, cause, reason)
 	}
 	t.Log(err)
-	return g
+	return *g
 }
 
 // statusGap is the gap that status shows.
@@ -109,8 +109,8 @@ func publicationDropped(t *testing.T, p *pair) {
 	s := captured(t, p)
 	s.exec(t, "DROP PUBLICATION millrace; INSERT INTO items VALUES (100)")
 	p.standby.Sync(t)
-	if g := s.expectGap(t, GapPublicationDropped, ""); !strings.Contains(g.Error(), "CREATE PUBLICATION") {
-		t.Error(g)
+	if g := s.expectGap(t, GapPublicationDropped, ""); !strings.Contains(g.Mend, "CREATE PUBLICATION") {
+		t.Error(g.Mend)
 	}
 	s.exec(t, "CREATE PUBLICATION millrace FOR TABLE items, notes")
 	p.standby.Sync(t)
@@ -211,7 +211,7 @@ func topicMadeAnew(t *testing.T, p *pair) {
 		t.Fatal(err)
 	}
 	if g := s.expectGap(t, GapTopicLost, ""); !strings.Contains(g.What, topic) {
-		t.Error(g)
+		t.Error(g.What)
 	}
 	s.recovers(t)
 }

@@ -39,6 +39,7 @@ type Service struct {
 	// announce tells operators what happened. It neither blocks nor fails.
 	announce   func(schemas.CaptureNotification)
 	exceeded   chan *limitError // the guard says that the slot is to be given up
+	promoted   chan int32       // the guard says that the source is on another timeline
 	guardEvery time.Duration
 }
 
@@ -61,7 +62,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		return nil, fmt.Errorf("register the metrics of cdc: %w", err)
 	}
 	return &Service{cfg: cfg, deps: deps, metrics: m, state: newState(), announce: func(schemas.CaptureNotification) {},
-		exceeded: make(chan *limitError, 1), guardEvery: guardInterval}, nil
+		exceeded: make(chan *limitError, 1), promoted: make(chan int32, 1), guardEvery: guardInterval}, nil
 }
 
 // Ready is nil while changes are streaming, otherwise the reason why not. Stopped tables do not make it unready.

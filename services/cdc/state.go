@@ -158,3 +158,10 @@ func (s *state) stages() (received, encoded, committed pgoutput.LSN, live bool) 
 	}
 	return s.stream.Received(), pgoutput.LSN(s.encoded), pgoutput.LSN(s.position.LSN), true
 }
+
+// timeline is the one under which the running stream records its positions; false while there is no stream.
+func (s *state) timeline() (int32, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.position.Timeline, s.live
+}
