@@ -100,7 +100,7 @@ func newCourse(t testing.TB, workers int, p *poison) *course {
 	free := newPool()
 	c.transform = &transform{cfg: cfg, metrics: m, log: log, queue: q, watched: map[string]bool{}, relations: map[uint32]*relation{},
 		pipeline: newPipeline(workers, func() *coder { return &coder{pool: free, poison: p} }, emit, q.giveBack, m, log),
-		live: func(context.Context, string) (map[string]struct{}, error) { return nil, nil }}
+		live:     func(context.Context, string) (map[string]struct{}, error) { return nil, nil }}
 	encoder := rows.NewEncoder(lineTable, rows.Origin{Version: "test", Name: "millrace", Database: "shop"}, nil, 1, 2)
 	for id, name := range map[uint32]string{linesID: "public.lines", otherID: "public.other"} {
 		c.relations[id] = &relation{name: name, topic: "store." + name, metrics: m.table(name), encoder: encoder}
@@ -487,7 +487,7 @@ func FuzzWalk(f *testing.F) {
 			data = data[2+n:]
 		}
 		messages = append(messages, replica.Message{Data: []byte{'?'}}) // it may end within a transaction
-		for _, m := range messages { // descriptions need a registry
+		for _, m := range messages {                                    // descriptions need a registry
 			if len(m.Data) > 0 && m.Data[0] == pgoutput.KindRelation {
 				return
 			}
