@@ -87,7 +87,7 @@ func examples() map[string]any {
 			Items: []ServedItem{{ProductCode: "P1", Score: 0.5, Reason: "popular"}}, Cart: []string{"P2"}, Viewed: []string{"P3"}, LatencyUS: 120},
 		Progress: &Claim{Stage: "enrich", Instance: "0", ValidThrough: at, SourceLSN: 99, ReportedAt: at, Fresh: true, Covers: []Partition{{Topic: "t", Partition: 1}},
 			Ends: []PartitionOffset{{Topic: "t", Partition: 2, Offset: 3}}, Incomplete: []string{"public.x"}},
-		CDCPosition: &Position{Slot: "millrace", SystemID: "7", Timeline: 1, LSN: 2, CommitTime: at, TxLSN: 3, TxOrdinal: 4, Seq: 5, Snapshot: "done", SnapshotLSN: 6,
+		CDCPosition: &Position{Slot: "millrace", SystemID: "7", Timeline: 1, LSN: 2, CommitTime: at, TxLSN: 3, TxOrdinal: 4, TxMessages: 14, Seq: 5, Snapshot: "done", SnapshotLSN: 6,
 			Stopped: map[string]string{"public.x": "why"}, UpdatedAt: at, PublicationID: 7, Members: map[string]int64{"public.x": 8},
 			Jobs:     []Job{{ID: "j", Kind: CaptureSnapshot, Table: "public.x", Where: "a > 1", Next: 9, Blocks: 10, FileNode: 11, Rows: 12, StartedAt: at}},
 			Poisoned: map[string][][]byte{"public.x": {{1, 2}}}, Versions: map[string]int32{"public.x": 2}, Requests: 13},

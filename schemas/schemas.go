@@ -73,6 +73,22 @@ func StoreTopic(schema, table string) kafka.Topic {
 	return compacted(StorePrefix+schema+"."+table, Partitions)
 }
 
+// StoreTransactions is the declaration of the topic of the source's transactions; suffix tells several captures apart.
+// One partition keeps it in commit order.
+func StoreTransactions(suffix string) kafka.Topic {
+	return kafka.Topic{Name: StorePrefix + "transaction" + suffix, Partitions: 1, Retention: 7 * day}
+}
+
+// StoreMessages is the declaration of the topic of the source's logical messages.
+func StoreMessages() kafka.Topic {
+	return kafka.Topic{Name: StorePrefix + "message", Partitions: Partitions, Retention: 7 * day}
+}
+
+// OutboxTopic is the declaration of an outbox topic, made from the template of them all.
+func OutboxTopic(name string) kafka.Topic {
+	return kafka.Topic{Name: name, Partitions: Partitions, Retention: 7 * day}
+}
+
 func compacted(name string, partitions int32) kafka.Topic {
 	return kafka.Topic{Name: name, Partitions: partitions, Compact: true, Retention: 30 * day, MinLag: day}
 }

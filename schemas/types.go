@@ -188,6 +188,7 @@ type Position struct {
 	CommitTime  time.Time         `avro:"commit_time"`
 	TxLSN       int64             `avro:"tx_lsn"`
 	TxOrdinal   int64             `avro:"tx_ordinal"`
+	TxMessages  int64             `avro:"tx_messages"`
 	Seq         int64             `avro:"seq"`
 	Snapshot    string            `avro:"snapshot"`
 	SnapshotLSN int64             `avro:"snapshot_lsn"`

@@ -24,6 +24,9 @@ type CheckReport struct {
 
 // Check writes what it finds about the source to out. The error wraps app.ErrDifferences when capture cannot work.
 func Check(ctx context.Context, out io.Writer, cfg Config, source SourceConfig) error {
+	if len(cfg.Groups) > 0 {
+		return checkGroups(ctx, out, cfg, source)
+	}
 	report, err := check(ctx, cfg, source)
 	if err != nil {
 		return err
@@ -40,8 +43,11 @@ func Check(ctx context.Context, out io.Writer, cfg Config, source SourceConfig) 
 	return err
 }
 
-// CheckJSON is Check with a [CheckReport] as JSON.
+// CheckJSON is Check with a [CheckReport] as JSON; with groups of tables, a list of them, one for each group.
 func CheckJSON(ctx context.Context, out io.Writer, cfg Config, source SourceConfig) error {
+	if len(cfg.Groups) > 0 {
+		return checkGroupsJSON(ctx, out, cfg, source)
+	}
 	report, err := check(ctx, cfg, source)
 	if err != nil {
 		return err
@@ -59,10 +65,11 @@ func check(ctx context.Context, cfg Config, source SourceConfig) (CheckReport, e
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 	result, err := preflight.Run(ctx, conn, preflight.Request{URL: source.URL.Reveal(), Slot: cfg.Slot, Publication: cfg.Publication,
-		Tables: cfg.Tables, Personal: cfg.personal, Options: cfg.options()})
+		Tables: cfg.wanted(), Personal: cfg.personal, Options: cfg.options()})
 	if err != nil {
 		return CheckReport{}, err
 	}
+	result = cfg.settle(result)
 	report := CheckReport{Ready: len(result.Problems(true)) == 0, Version: result.Version, Standby: result.Standby, RDS: result.RDS,
 		Slot: cfg.Slot, Publication: cfg.Publication, Tables: []string{}, Findings: result.Findings}
 	if report.Findings == nil {

@@ -13,6 +13,9 @@ import (
 // Reset drops the slot, if it is there, and writes an empty position that keeps seq: the next Run takes a new snapshot.
 // It fails while a cdc is running.
 func (s *Service) Reset(ctx context.Context) error {
+	if s.groups != nil {
+		return s.eachGroup(func(g *Service) error { return g.Reset(ctx) })
+	}
 	sql, err := connectSQL(ctx, s.deps.Source, "millrace-cdc-reset")
 	if err != nil {
 		return err

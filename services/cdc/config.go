@@ -38,6 +38,17 @@ type Config struct {
 	Binary              string        `yaml:"binary" doc:"how bytea and geometries are written: bytes, base64, hex"`
 	Text                []string      `yaml:"text" doc:"columns to write as text as PostgreSQL prints them, as patterns of schema.table.column; for values that their type's Avro form does not take"`
 	Keyless             string        `yaml:"keyless" doc:"tables without a key: refuse, or row (the whole row is the key; needs REPLICA IDENTITY FULL; equal rows are one)"`
+	Envelope            string        `yaml:"envelope" doc:"form of the events: debezium, its envelope, which Millrace's own services need; none, the row alone with fields such as __op and __seq"`
+	FlatDeletes         string        `yaml:"flat_deletes" doc:"with envelope none, what a delete is: tombstone, or record (the row with __deleted true, then the tombstone)"`
+	TransactionTopic    bool          `yaml:"transaction_topic" doc:"write the beginning and the end of each source transaction, with counts, to store.transaction"`
+	Messages            []string      `yaml:"messages" doc:"prefixes, as patterns, of the messages of pg_logical_emit_message that go to store.message"`
+	Annotations         bool          `yaml:"annotations" doc:"take transactional messages with prefix millrace.tx as annotations of their transaction: a header of the records that follow, and in the transaction topic"`
+	Outbox              string        `yaml:"outbox" doc:"outbox table, schema.table: its inserts go to a topic for each aggregate type, and nothing else of it is captured"`
+	OutboxColumns       []string      `yaml:"outbox_columns" doc:"columns of the outbox table, in this order: id, aggregate type, aggregate id, type, payload"`
+	OutboxMessages      string        `yaml:"outbox_messages" doc:"prefix of logical messages that are outbox events, JSON objects; empty for none"`
+	OutboxPrefix        string        `yaml:"outbox_prefix" doc:"what the names of the outbox topics begin with; the aggregate type follows"`
+	OutboxMaxTopics     int           `yaml:"outbox_max_topics" doc:"most outbox topics; events of further aggregate types go to <prefix>refused"`
+	Groups              []string      `yaml:"groups" doc:"groups of tables, each with a slot <slot>_<name> and a publication <publication>_<name>: name: schema.table schema.table; name: * takes what its publication has beyond the other groups"`
 	TransactionInterval time.Duration `yaml:"transaction_interval" doc:"least time between two Kafka transactions under load; a lonely change does not wait"`
 	TransactionBytes    int           `yaml:"transaction_bytes" doc:"bytes after which a Kafka transaction is committed, within a source transaction if need be"`
 	QueueBytes          int           `yaml:"queue_bytes" doc:"bytes of changes that wait to be encoded; when full, the source is not read"`
@@ -51,6 +62,9 @@ type Config struct {
 	SlotMaxBytes        int64         `yaml:"slot_max_bytes" doc:"bytes of log that the slot may keep on the source; beyond it cdc drops its slot, and capture has a gap; 0: no limit"`
 	SlotMaxAge          time.Duration `yaml:"slot_max_age" doc:"how long a change may wait on the source to be captured, as this process has seen; beyond it cdc drops its slot; 0: no limit"`
 	SlotMaxXminAge      int64         `yaml:"slot_max_xmin_age" doc:"transactions for which the slot may keep the primary from vacuuming its catalog; beyond it cdc drops its slot; 0: no limit"`
+
+	group     string   // of a group's own configuration: its name
+	elsewhere []string // of a group's own configuration: tables of the other groups
 }
 
 // Values of Config.Delivery.
@@ -64,6 +78,8 @@ func DefaultConfig() Config {
 	return Config{
 		Slot: "millrace", Publication: "millrace", Tokenise: defaultTokenise(),
 		Decimal: string(rows.DecimalPrecise), Time: string(rows.TimeMicros), Binary: string(rows.BinaryBytes), Keyless: keylessRefuse,
+		Envelope: EnvelopeDebezium, FlatDeletes: deletesTombstone, OutboxColumns: []string{"id", "aggregatetype", "aggregateid", "type", "payload"},
+		OutboxPrefix: "outbox.", OutboxMaxTopics: 100,
 		TransactionInterval: 20 * time.Millisecond, TransactionBytes: 8 << 20, QueueBytes: 4 << 20, SnapshotWorkers: 2,
 		Delivery: ExactlyOnce, ProgressInterval: 500 * time.Millisecond, SlotTimeout: time.Minute, PositionInterval: 10 * time.Second,
 		SlotMaxBytes: 32 << 30, SlotMaxAge: 72 * time.Hour, SlotMaxXminAge: 200_000_000,
@@ -106,6 +122,15 @@ func (c Config) Validate() error {
 		return fmt.Errorf("keyless: %q must be one of %s, %s", c.Keyless, keylessRefuse, keylessRow)
 	}
 	if err := c.modes().Validate(); err != nil {
+		return err
+	}
+	if err := c.validateEnvelope(); err != nil {
+		return err
+	}
+	if err := c.validateOutbox(); err != nil {
+		return err
+	}
+	if _, err := c.split(); err != nil {
 		return err
 	}
 	return c.validateSizes()
@@ -188,6 +213,9 @@ func (c Config) personal(table, column string) bool {
 
 // captured tells whether a table is one of Tables.
 func (c Config) captured(name string) bool {
+	if name == c.Outbox || slices.Contains(c.elsewhere, name) {
+		return false
+	}
 	if len(c.Tables) == 0 {
 		return true
 	}

@@ -3,6 +3,7 @@ package cdc
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -120,6 +121,9 @@ func (c *coder) remove(it *item, row []pgoutput.Datum) error {
 func (c *coder) tombstone(it *item) {
 	b := c.out
 	last := b.refs[len(b.refs)-1]
+	if last.value == last.end { // it is one itself: a delete in the flat form
+		return
+	}
 	start := len(b.buf)
 	b.buf = append(b.buf, b.buf[last.key:last.value]...)
 	r := ref{topic: it.rel.topic, key: start, value: len(b.buf), end: len(b.buf), table: it.rel.metrics}
@@ -160,6 +164,9 @@ func (c *coder) add(it *item, op byte, before, after []pgoutput.Datum, seq int64
 	}
 	if err != nil {
 		return false, err
+	}
+	if shared := c.slab.headersOf(it); shared != nil {
+		headers = append(slices.Clip(headers), shared...)
 	}
 	r := ref{topic: it.rel.topic, key: start, value: value, end: len(b.buf), table: it.rel.metrics, op: op, headers: headers}
 	if c.numbered && it.kind == itemChange {
@@ -239,7 +246,7 @@ func (c *coder) removeKey(it *item) error {
 	if err := c.deleteOf(it.encoder, start, value); err != nil {
 		return fmt.Errorf("a key of topic %s cannot be read: %w", it.rel.topic, err)
 	}
-	b.add(ref{topic: it.rel.topic, key: start, value: value, end: len(b.buf), table: it.rel.metrics, op: 'd'})
+	b.add(ref{topic: it.rel.topic, key: start, value: value, end: len(b.buf), table: it.rel.metrics, op: 'd', headers: c.slab.headersOf(it)})
 	c.tombstone(it)
 	return nil
 }

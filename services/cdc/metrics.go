@@ -12,6 +12,7 @@ type metrics struct {
 	dropped      *prometheus.CounterVec // table
 	quarantined  *prometheus.CounterVec // table
 	poisoned     *prometheus.GaugeVec   // table
+	refused      *prometheus.CounterVec // kind: outbox, message, annotation
 	in           prometheus.Counter
 	out          prometheus.Counter
 	transactions prometheus.Counter
@@ -74,6 +75,8 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			Help: "Rows that do not fit and went to quarantine."}, []string{"table"}),
 		poisoned: prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "millrace", Subsystem: "cdc", Name: "poisoned_keys",
 			Help: "Keys whose row is not in its topic as it is in the table, for it does not fit."}, []string{"table"}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "millrace", Subsystem: "cdc", Name: "refused_total",
+			Help: "Outbox events that went to the topic of the refused, logical messages whose content was left out, annotations that were left out."}, []string{"kind"}),
 		in:           counter("in_total", "Changes received from the source, repeated ones not counted."),
 		out:          counter("out_total", "Records committed to Kafka, tombstones included."),
 		transactions: counter("transactions_total", "Source transactions received."),
@@ -99,7 +102,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.rows, m.dropped, m.quarantined, m.poisoned, m.in, m.out, m.transactions, m.kafkaTx, m.restarts, m.stopped,
+	for _, c := range []prometheus.Collector{m.rows, m.dropped, m.quarantined, m.poisoned, m.refused, m.in, m.out, m.transactions, m.kafkaTx, m.restarts, m.stopped,
 		m.lagBytes, m.lagSeconds, m.retained, m.safe, m.xminAge, m.restartAge, m.waitingAge, m.foreignIdle, m.givenUp, m.gaps, m.snapshotDone, m.snapshotAll} {
 		if err := r.Register(c); err != nil {
 			return nil, err

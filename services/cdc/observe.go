@@ -15,13 +15,13 @@ import (
 type observer interface {
 	// begun: a transaction begins; resumed if a part of it is in Kafka. The walk is within it.
 	begun(ctx context.Context, b pgoutput.Begin, resumed bool) error
-	// changed: a row changes. c is parsed only for tables that are watched, else nil; it holds until the method returns.
+	// changed: a row changes. c is parsed only for tables that are watched or shown, else nil; it holds until the method returns.
 	changed(ctx context.Context, rel *relation, c *pgoutput.Change, isNew bool) error
 	// truncated: a table becomes empty. Its deletes follow.
 	truncated(ctx context.Context, rel *relation, isNew bool) error
 	// described: the stream describes a table, at first or since it may have changed; old is what it was before, or nil.
 	described(ctx context.Context, rel, old *relation) error
-	// messaged: somebody has emitted a message; m.Data is the plugin's. Those within a transaction count as changes.
+	// messaged: somebody has emitted a message; m.Data is the plugin's. Those within a transaction are counted, apart from its changes.
 	messaged(ctx context.Context, m replica.Message, isNew bool) error
 	// committing: the transaction ends. The walk is still within it.
 	committing(ctx context.Context, c pgoutput.Commit) error
@@ -74,7 +74,7 @@ func (t *transform) reached(ctx context.Context) error {
 // show tells the observers of a change.
 func (t *transform) show(ctx context.Context, rel *relation, m replica.Message, isNew bool) error {
 	var c *pgoutput.Change
-	if t.watched[rel.name] {
+	if t.watched[rel.name] || rel.shown {
 		c = &t.change
 		if err := c.Parse(m.Data); err != nil {
 			return err
@@ -92,7 +92,7 @@ func (t *transform) show(ctx context.Context, rel *relation, m replica.Message, 
 func (t *transform) onMessage(ctx context.Context, m replica.Message) error {
 	isNew := true
 	if t.inTx {
-		isNew = t.next()
+		isNew = t.nextMessage()
 	}
 	if t.ignore && t.inTx {
 		return nil

@@ -44,6 +44,9 @@ const (
 )
 
 func scanTo(ctx context.Context, cfg kafka.Config, log *slog.Logger, upTo extent, tail int64, each func(*kgo.Record), topics ...string) (start, end map[partition]int64, err error) {
+	if len(topics) == 0 { // to Kafka none would be all
+		return nil, nil, nil
+	}
 	cl, err := cfg.Client("cdc-scan", log, nil, kgo.KeepControlRecords(), kgo.FetchMaxBytes(scanBytes), kgo.FetchMaxPartitionBytes(scanPartitionBytes))
 	if err != nil {
 		return nil, nil, err

@@ -30,7 +30,8 @@ type Deps struct {
 	OnSlotWait func(context.Context)
 }
 
-// Service captures one source. Its methods are safe for concurrent use; Run is called once.
+// Service captures one source: through one slot, or, when the configuration has groups of tables, through the slot of
+// each, and then it is one Service for each group. Its methods are safe for concurrent use; Run is called once.
 type Service struct {
 	cfg     Config
 	deps    Deps
@@ -41,6 +42,7 @@ type Service struct {
 	exceeded   chan *limitError // the guard says that the slot is to be given up
 	promoted   chan int32       // the guard says that the source is on another timeline
 	guardEvery time.Duration
+	groups     []*Service // of one slot each; with them the fields above are not used
 }
 
 // New checks the configuration and makes the service. It does no I/O.
@@ -57,6 +59,14 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if deps.Log == nil || deps.Registry == nil || deps.Keys == nil {
 		return nil, errors.New("cdc: a logger, a registry and keys must be given")
 	}
+	if len(cfg.Groups) > 0 {
+		return newGroups(cfg, deps)
+	}
+	return newSingle(cfg, deps)
+}
+
+// newSingle makes the service of one slot.
+func newSingle(cfg Config, deps Deps) (*Service, error) {
 	m, err := newMetrics(deps.Metrics)
 	if err != nil {
 		return nil, fmt.Errorf("register the metrics of cdc: %w", err)
@@ -66,11 +76,19 @@ func New(cfg Config, deps Deps) (*Service, error) {
 }
 
 // Ready is nil while changes are streaming, otherwise the reason why not. Stopped tables do not make it unready.
-func (s *Service) Ready() error { return s.state.ready() }
+func (s *Service) Ready() error {
+	if s.groups != nil {
+		return s.readyGroups()
+	}
+	return s.state.ready()
+}
 
 // Run captures until ctx ends, when it returns nil. What is away, the source or Kafka or the registry, is waited for; a
 // gap is an error that wraps ErrGap and names the next command.
 func (s *Service) Run(ctx context.Context) error {
+	if s.groups != nil {
+		return s.runGroups(ctx)
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.capture(ctx) })
 	group.Go(func() error { s.claims(ctx); return nil })

@@ -102,10 +102,11 @@ func (s *session) identify(ctx context.Context) (*replica.Conn, error) {
 	var err error
 	url := s.deps.Source.URL.Reveal()
 	s.found, err = preflight.Run(ctx, s.sql, preflight.Request{URL: url, Slot: s.cfg.Slot, Publication: s.cfg.Publication,
-		Tables: s.cfg.Tables, Personal: s.cfg.personal, Options: s.cfg.options()})
+		Tables: s.cfg.wanted(), Personal: s.cfg.personal, Options: s.cfg.options()})
 	if err != nil {
 		return nil, err
 	}
+	s.found = s.cfg.settle(s.found)
 	// Whether these are a gap, the position tells.
 	if err := unready(s.found.ProblemsBut(preflight.CodePublicationMissing, preflight.CodeSlotUnusable)); err != nil {
 		return nil, err
@@ -181,7 +182,7 @@ func (s *session) openKafka(ctx context.Context) error {
 	s.position.Seq = max(s.position.Seq, time.Now().UnixMicro())
 	s.metrics.stopped.Set(float64(len(s.position.Stopped)))
 	s.factory = &factory{registry: s.deps.Registry, keys: s.deps.Keys, log: s.deps.Log, name: cfg.Name,
-		origin: rows.Origin{Version: s.deps.Version, Name: "millrace", Database: s.system.Database}}
+		origin: rows.Origin{Version: s.deps.Version, Name: "millrace", Database: s.system.Database, Form: s.cfg.form()}}
 	s.commits = &committer{cfg: s.cfg, client: client, encoder: encoder, topic: cfg.Name(schemas.CDCPosition), metrics: s.metrics,
 		state: s.state, pool: s.pool, position: s.position, ends: map[string][]int64{}, heard: make(chan struct{}, 1)}
 	return nil
@@ -355,7 +356,7 @@ func (s *session) stream(ctx context.Context, conn *replica.Conn) error {
 	s.position.Timeline, s.position.PublicationID = s.system.Timeline, int64(s.found.PublicationID)
 	s.commits.position, s.commits.recorded, s.commits.last = s.position, s.position.LSN, time.Time{} // the first idle position is recorded at once
 	at := pgoutput.LSN(s.position.LSN)
-	stream, err := conn.Start(ctx, s.cfg.Slot, s.cfg.Publication, at)
+	stream, err := conn.Start(ctx, s.cfg.Slot, s.cfg.Publication, at, s.cfg.streamOptions()...)
 	if err != nil {
 		return err
 	}
@@ -409,6 +410,9 @@ func (s *session) carry(ctx context.Context, stream *replica.Stream, known map[s
 	}
 	for table, keys := range s.position.Poisoned {
 		s.metrics.table(table).poisoned.Set(float64(len(keys)))
+	}
+	if err := s.observe(ctx, t); err != nil {
+		return err
 	}
 	stop := context.AfterFunc(ctx, func() { q.close(ctx.Err()); stream.Close() })
 	defer stop()

@@ -15,10 +15,11 @@ type slab struct {
 	rows         [][]pgoutput.Datum // of items that were read beside the stream
 	records      []*kgo.Record      // of items that are encoded already
 	transactions []pgoutput.Begin
-	previous     []pgoutput.LSN // by transaction: the end of the one before
-	bytes        int            // of what the items refer to
-	now          int64          // Unix microseconds
-	chunk        []byte         // to be given back to the queue when this slab has passed
+	previous     []pgoutput.LSN       // by transaction: the end of the one before
+	headers      [][]kgo.RecordHeader // of events of annotated transactions
+	bytes        int                  // of what the items refer to
+	now          int64                // Unix microseconds
+	chunk        []byte               // to be given back to the queue when this slab has passed
 
 	position schemas.Position // after it
 	absorbed int              // so many verdicts are in position
@@ -39,8 +40,10 @@ func (s *slab) reset() {
 	clear(s.items)
 	clear(s.rows)
 	clear(s.records)
+	clear(s.headers)
 	clear(s.findings)
-	*s = slab{items: s.items[:0], rows: s.rows[:0], records: s.records[:0], transactions: s.transactions[:0], previous: s.previous[:0], findings: s.findings[:0], done: s.done}
+	*s = slab{items: s.items[:0], rows: s.rows[:0], records: s.records[:0], headers: s.headers[:0], transactions: s.transactions[:0], previous: s.previous[:0],
+		findings: s.findings[:0], done: s.done}
 }
 
 // Kinds of item.
@@ -62,4 +65,13 @@ type item struct {
 	order   int64 // order among the changes of its table; of a row or a record its index instead
 	tx      int32 // index of the slab's transaction; -1: beside the stream
 	kind    byte
+	note    uint16 // which of the slab's headers its events have, from 1; 0: none
+}
+
+// headersOf are the headers that all events of an item have; nil if none.
+func (s *slab) headersOf(it *item) []kgo.RecordHeader {
+	if it.note == 0 {
+		return nil
+	}
+	return s.headers[it.note-1]
 }

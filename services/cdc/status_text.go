@@ -14,6 +14,9 @@ import (
 // Status writes what Kafka and the source know as text. What is known is written even if one of them does not answer,
 // which is an error.
 func (s *Service) Status(ctx context.Context, out io.Writer) error {
+	if s.groups != nil {
+		return s.statusGroups(ctx, out)
+	}
 	report, err := s.Report(ctx)
 	if _, failed := out.Write(report.text(time.Now())); failed != nil {
 		return failed
@@ -21,8 +24,11 @@ func (s *Service) Status(ctx context.Context, out io.Writer) error {
 	return err
 }
 
-// StatusJSON is Status with a [StatusReport] as JSON.
+// StatusJSON is Status with a [StatusReport] as JSON; with groups of tables, a list of them, one for each group.
 func (s *Service) StatusJSON(ctx context.Context, out io.Writer) error {
+	if s.groups != nil {
+		return s.statusGroupsJSON(ctx, out)
+	}
 	report, err := s.Report(ctx)
 	if failed := writeJSON(out, report); failed != nil {
 		return failed

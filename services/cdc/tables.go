@@ -43,7 +43,7 @@ func (f *factory) encoder(ctx context.Context, t rows.Table, keyLevel string) (*
 		keyID, err := f.register(ctx, topic+"-key", t.KeySchema(), keyLevel)
 		var valueID int
 		if err == nil {
-			valueID, err = f.register(ctx, topic+"-value", t.ValueSchema(), valueLevel)
+			valueID, err = f.register(ctx, topic+"-value", t.SchemaIn(f.origin.Form), valueLevel)
 		}
 		if err == nil {
 			return rows.NewEncoder(t, f.origin, f.keys, keyID, valueID), nil

@@ -29,6 +29,8 @@ type relation struct {
 	topic   string
 	metrics *tableMetrics
 	encoder *rows.Encoder // nil: not captured, or stopped
+	outbox  *outboxTable  // not nil: it is the outbox
+	shown   bool          // observers see its changes parsed, watched or not
 	tx      pgoutput.LSN  // transaction that order counts in
 	order   int64
 }
@@ -61,8 +63,11 @@ type transform struct {
 	previous pgoutput.LSN // end of the transaction before
 	now      int64
 	ordinal  int64
-	skip     int64 // so many changes of this transaction are in Kafka
-	ignore   bool  // the whole transaction is in Kafka
+	skip     int64              // so many changes of this transaction are in Kafka
+	ignore   bool               // the whole transaction is in Kafka
+	messages int64              // of this transaction: counted apart, for a slot can be read without them
+	heard    int64              // so many of them are in Kafka
+	headers  []kgo.RecordHeader // of this transaction's events from here on
 	change   pgoutput.Change
 	out      *slab
 	received int    // changes that are not counted in metrics yet
@@ -146,10 +151,11 @@ func (t *transform) onBegin(ctx context.Context, msg []byte) error {
 		return fmt.Errorf("a transaction begins within another: %w", pgoutput.ErrMalformed)
 	}
 	t.begin, t.inTx, t.ordinal, t.skip = b, true, 0, 0
+	t.messages, t.heard, t.headers = 0, 0, nil
 	t.ignore = b.FinalLSN < t.start
 	if t.position.TxLSN != 0 {
 		if t.position.TxLSN == int64(b.FinalLSN) {
-			t.skip = t.position.TxOrdinal
+			t.skip, t.heard = t.position.TxOrdinal, t.position.TxMessages
 		} else if !t.ignore {
 			return gap("the transaction that ends at %s is in Kafka in part, and the source goes on with the one that ends at %s",
 				pgoutput.LSN(t.position.TxLSN), b.FinalLSN)
@@ -188,7 +194,7 @@ func (t *transform) onCommit(ctx context.Context, msg []byte) error {
 	if t.ignore {
 		return nil
 	}
-	t.position.LSN, t.position.TxLSN, t.position.TxOrdinal = int64(c.EndLSN), 0, 0
+	t.position.LSN, t.position.TxLSN, t.position.TxOrdinal, t.position.TxMessages = int64(c.EndLSN), 0, 0, 0
 	t.position.CommitTime = time.UnixMicro(c.CommitTime).UTC()
 	t.metrics.transactions.Inc()
 	return t.reached(ctx)
@@ -205,6 +211,31 @@ func (t *transform) next() bool {
 	return true
 }
 
+// nextMessage does so for a message.
+func (t *transform) nextMessage() bool {
+	t.messages++
+	if t.ignore || t.messages <= t.heard {
+		return false
+	}
+	t.position.TxLSN, t.position.TxMessages = int64(t.begin.FinalLSN), t.messages
+	return true
+}
+
+// place is where the walk is within the transaction.
+func (t *transform) place() int64 { return t.ordinal + t.messages }
+
+// note is the index of the present headers in the slab.
+func (t *transform) note() uint16 {
+	if t.headers == nil {
+		return 0
+	}
+	s := t.slab()
+	if n := len(s.headers); n == 0 || &s.headers[n-1][0] != &t.headers[0] {
+		s.headers = append(s.headers, t.headers)
+	}
+	return uint16(len(s.headers)) // each is of another item, and so many do not fit into a slab
+}
+
 func (t *transform) onRelation(ctx context.Context, msg []byte) error {
 	r, err := pgoutput.ParseRelation(msg)
 	if err != nil {
@@ -214,6 +245,9 @@ func (t *transform) onRelation(ctx context.Context, msg []byte) error {
 	rel := &relation{name: name, topic: t.factory.topicOf(r.Schema, r.Name), metrics: t.metrics.table(name)}
 	old := t.relations[r.ID]
 	t.relations[r.ID] = rel
+	if name == t.cfg.Outbox {
+		rel.outbox = t.cfg.outboxTable(r)
+	}
 	for _, o := range t.observers {
 		if err := o.described(ctx, rel, old); err != nil {
 			return err
@@ -311,7 +345,7 @@ func (t *transform) onChange(ctx context.Context, m replica.Message) error {
 		return nil
 	}
 	return t.add(ctx, item{kind: itemChange, rel: rel, encoder: rel.encoder, tx: tx, lsn: m.LSN, seq: t.position.Seq + 1,
-		total: t.ordinal, order: rel.order, data: m.Data}, eventsOf(m.Data[0]))
+		total: t.place(), order: rel.order, note: t.note(), data: m.Data}, eventsOf(m.Data[0]))
 }
 
 // eventsOf is the most events that a change becomes: an update of the key is a delete and a create.
@@ -376,7 +410,7 @@ func (t *transform) truncate(ctx context.Context, rel *relation, lsn pgoutput.LS
 	encoder := rel.encoder
 	for key := range keys {
 		err := t.add(ctx, item{kind: itemGone, rel: rel, encoder: encoder, tx: t.transaction(), lsn: lsn, seq: t.position.Seq + 1,
-			total: t.ordinal, order: rel.order, data: []byte(key)}, 1)
+			total: t.place(), order: rel.order, note: t.note(), data: []byte(key)}, 1)
 		if err != nil {
 			return err
 		}

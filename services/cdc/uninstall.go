@@ -11,6 +11,9 @@ import (
 // Release drops our slot on the source, so that it keeps no log any more; one that is not there is no error. It does not
 // ask Kafka: the position stays, and does not fit the source any more. It fails while a cdc is running.
 func (s *Service) Release(ctx context.Context) error {
+	if s.groups != nil {
+		return s.eachGroup(func(g *Service) error { return g.Release(ctx) })
+	}
 	_, err := s.release(ctx)
 	return err
 }
@@ -37,6 +40,9 @@ func (s *Service) release(ctx context.Context) (slotInfo, error) {
 
 // Uninstall is Release, and writes to out what is left of capture and how to remove it.
 func (s *Service) Uninstall(ctx context.Context, out io.Writer) error {
+	if s.groups != nil {
+		return s.eachGroup(func(g *Service) error { return g.Uninstall(ctx, out) })
+	}
 	slot, err := s.release(ctx)
 	if err != nil {
 		return err

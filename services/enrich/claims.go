@@ -3,6 +3,7 @@ package enrich
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -70,6 +71,32 @@ func (o *openClaims) forget(upTo time.Time) {
 	}
 }
 
+// captures are the open claims of each cdc instance: an installation may read a source through several slots, and what
+// one of them claims says nothing about the tables of another. It is safe for concurrent use.
+type captures struct {
+	mu sync.Mutex
+	by map[string]*openClaims
+}
+
+func (c *captures) add(claim schemas.Claim) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.by == nil {
+		c.by = map[string]*openClaims{}
+	}
+	if c.by[claim.Instance] == nil {
+		c.by[claim.Instance] = &openClaims{}
+	}
+	c.by[claim.Instance].add(claim)
+}
+
+// all are the open claims by instance; the map is a copy.
+func (c *captures) all() map[string]*openClaims {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return maps.Clone(c.by)
+}
+
 // met tells whether everything before the claim's ends has been read and committed in the partitions we own, has come
 // into the reference data, and has mended what waited for it.
 func (s *session) met(c *schemas.Claim, committed map[schemas.Partition]int64) bool {
@@ -96,7 +123,7 @@ func (s *session) followed(e schemas.PartitionOffset) bool {
 	return t == nil || t.Reference < 0 || s.refFollower.Reached(e.Topic, e.Partition, e.Offset)
 }
 
-// claim makes the claim that can be made now, if it says something new.
+// claim makes the claims that can be made now, one for each cdc instance that has said something new.
 func (s *session) claim(ctx context.Context) error {
 	committed, generation := s.inputs.snapshot()
 	if len(committed) == 0 || generation != s.gated || s.deps.Now().Sub(s.claimedAt) < claimInterval {
@@ -106,34 +133,57 @@ func (s *session) claim(ctx context.Context) error {
 	if !ok {
 		return nil
 	}
-	from, ok := s.claims.newest(func(c *schemas.Claim) bool { return s.met(c, committed) })
-	if !ok {
+	b := newBatch()
+	from := map[*openClaims]schemas.Claim{}
+	valid := time.Time{} // of the instance that is furthest behind
+	instances := s.claims.all()
+	for _, instance := range slices.Sorted(maps.Keys(instances)) {
+		open := instances[instance]
+		c, ok := open.newest(func(c *schemas.Claim) bool { return s.met(c, committed) })
+		if !ok {
+			continue
+		}
+		out := schemas.Claim{Stage: stage, Instance: s.deps.Kafka.Instance(), ValidThrough: c.ValidThrough, SourceLSN: c.SourceLSN,
+			ReportedAt: s.deps.Now().UTC().Truncate(time.Microsecond), Fresh: c.Fresh, Covers: s.covers(&c, committed),
+			Ends: ends, Incomplete: c.Incomplete}
+		if len(instances) > 1 { // they are claims of their own, for what reads them keeps the newest of each
+			out.Instance += "/" + instance
+		}
+		value, err := s.encoders[schemas.Progress].Append(nil, &out)
+		if err != nil {
+			return fmt.Errorf("encode a claim: %w", err)
+		}
+		b.out = append(b.out, &kgo.Record{Topic: s.deps.Kafka.Name(schemas.Progress), Key: []byte(stage + "/" + out.Instance), Value: value})
+		from[open] = c
+		if valid.IsZero() || out.ValidThrough.Before(valid) {
+			valid = out.ValidThrough
+		}
+	}
+	if len(from) == 0 {
 		return nil
 	}
-	out := schemas.Claim{Stage: stage, Instance: s.deps.Kafka.Instance(), ValidThrough: from.ValidThrough, SourceLSN: from.SourceLSN,
-		ReportedAt: s.deps.Now().UTC().Truncate(time.Microsecond), Fresh: from.Fresh, Covers: s.covers(&from, committed), Ends: ends, Incomplete: from.Incomplete}
-	value, err := s.encoders[schemas.Progress].Append(nil, &out)
-	if err != nil {
-		return fmt.Errorf("encode a claim: %w", err)
-	}
-	b := newBatch()
-	b.out = append(b.out, &kgo.Record{Topic: s.deps.Kafka.Name(schemas.Progress), Key: []byte(stage + "/" + out.Instance), Value: value})
 	if err := s.commit(ctx, b); err != nil {
 		return err
 	}
 	s.claimedAt = s.deps.Now()
-	s.claims.forget(from.ReportedAt)
-	s.metrics.claims.Inc()
-	s.metrics.valid.Set(float64(out.ValidThrough.UnixMicro()) / 1e6)
+	for open, c := range from {
+		open.forget(c.ReportedAt)
+	}
+	s.metrics.claims.Add(float64(len(from)))
+	s.metrics.valid.Set(float64(valid.UnixMicro()) / 1e6)
 	return nil
 }
 
 // covers are the partitions of store.* that a claim is about: those we own, and those that nobody reads as input,
-// from which nothing has to come.
+// from which nothing has to come; of the claim's own topics only, for another slot's capture may be behind.
 func (s *session) covers(c *schemas.Claim, committed map[schemas.Partition]int64) []schemas.Partition {
+	theirs := map[string]bool{}
+	for _, e := range c.Ends {
+		theirs[e.Topic] = true
+	}
 	var out []schemas.Partition
 	for p := range committed {
-		if s.tables[p.Topic] != nil {
+		if s.tables[p.Topic] != nil && theirs[p.Topic] {
 			out = append(out, p)
 		}
 	}

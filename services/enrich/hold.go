@@ -43,20 +43,23 @@ func (s *session) hold() {
 		s.maxWaiting>>20))
 }
 
-// certain are the ends of the newest claim whose reference rows are all here. A claim that misses a reference table is
-// not one.
+// certain are the ends of the newest claim of each cdc instance whose reference rows are all here. A claim that misses a
+// reference table is not one.
 func (s *session) certain() map[schemas.Partition]int64 {
-	claim, _ := s.claims.newest(func(c *schemas.Claim) bool {
-		for _, t := range s.set.Tables {
-			if t.Reference >= 0 && slices.Contains(c.Incomplete, t.Name) {
-				return false
+	ends := map[schemas.Partition]int64{}
+	for _, open := range s.claims.all() {
+		claim, _ := open.newest(func(c *schemas.Claim) bool {
+			for _, t := range s.set.Tables {
+				if t.Reference >= 0 && slices.Contains(c.Incomplete, t.Name) {
+					return false
+				}
 			}
+			return !slices.ContainsFunc(c.Ends, func(e schemas.PartitionOffset) bool { return !s.followed(e) })
+		})
+		for _, e := range claim.Ends {
+			p := schemas.Partition{Topic: e.Topic, Partition: e.Partition}
+			ends[p] = max(ends[p], e.Offset)
 		}
-		return !slices.ContainsFunc(c.Ends, func(e schemas.PartitionOffset) bool { return !s.followed(e) })
-	})
-	ends := make(map[schemas.Partition]int64, len(claim.Ends))
-	for _, e := range claim.Ends {
-		ends[schemas.Partition{Topic: e.Topic, Partition: e.Partition}] = e.Offset
 	}
 	return ends
 }

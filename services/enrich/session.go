@@ -48,7 +48,7 @@ type session struct {
 	rows        *rows
 	refs        *reference.Store
 	waiting     *waitingImages
-	claims      *openClaims
+	claims      *captures
 	inputs      *inputs
 	outputs     *outputEnds
 	refFollower *kafka.Follower // of the reference tables; nil if the mapping has none
@@ -62,7 +62,7 @@ type session struct {
 func (s *Service) newSession(client *kgo.Client) *session {
 	out := &session{Service: s, admin: kadm.NewClient(client), tables: map[string]*images.Table{}, encoders: map[string]*avro.Encoder{},
 		images: map[string]*avro.Decoder{}, rows: newRows(s.deps.Registry, s.status, partInput, s.log), refs: reference.New(s.set.References()),
-		claims: &openClaims{}, inputs: newInputs(), outputs: &outputEnds{}}
+		claims: &captures{}, inputs: newInputs(), outputs: &outputEnds{}}
 	for _, t := range s.set.Tables {
 		out.tables[s.deps.Kafka.Name(t.Topic)] = t
 	}

@@ -262,11 +262,17 @@ func (s *source) commit(really bool) {
 }
 
 // claim says that everything committed so far is there.
-func (s *source) claim() {
+func (s *source) claim() { s.claimOf("slot", s.lsn, func(string) bool { return true }) }
+
+// claimOf says, as the capture through one slot, that everything committed up to lsn is there of some topics.
+func (s *source) claimOf(slot string, lsn int64, of func(topic string) bool) {
 	s.t.Helper()
-	c := schemas.Claim{Stage: "cdc", Instance: "slot", ValidThrough: time.UnixMicro(1_700_000_000_000_000 + s.lsn).UTC(), SourceLSN: s.lsn,
+	c := schemas.Claim{Stage: "cdc", Instance: slot, ValidThrough: time.UnixMicro(1_700_000_000_000_000 + lsn).UTC(), SourceLSN: lsn,
 		ReportedAt: time.Now().UTC().Truncate(time.Microsecond), Fresh: true}
 	for p, o := range s.ends {
+		if !of(p.Topic) {
+			continue
+		}
 		c.Ends = append(c.Ends, schemas.PartitionOffset{Topic: p.Topic, Partition: p.Partition, Offset: o})
 	}
 	value, err := s.progress.Append(nil, &c)
@@ -276,7 +282,7 @@ func (s *source) claim() {
 	if err := s.client.BeginTransaction(); err != nil {
 		s.t.Fatal(err)
 	}
-	if err := s.client.ProduceSync(s.t.Context(), &kgo.Record{Topic: s.prefix + schemas.Progress, Key: []byte("cdc/slot"), Value: value}).FirstErr(); err != nil {
+	if err := s.client.ProduceSync(s.t.Context(), &kgo.Record{Topic: s.prefix + schemas.Progress, Key: []byte("cdc/" + slot), Value: value}).FirstErr(); err != nil {
 		s.t.Fatal(err)
 	}
 	if err := s.client.EndTransaction(s.t.Context(), kgo.TryCommit); err != nil {

@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -127,6 +128,9 @@ func addDemo(ctx context.Context, rt *app.Runtime, s *settings, p *parts) error 
 
 // addServices is the wiring: the same services as anywhere, each with its own client names and metrics.
 func addServices(rt *app.Runtime, s *settings, p *parts, version string) error {
+	if s.CDC.Envelope != cdc.EnvelopeDebezium {
+		return &app.UsageError{Err: fmt.Errorf("cdc.envelope: %q cannot be read by enrich, which runs here too; take %q, or run cdc apart", s.CDC.Envelope, cdc.EnvelopeDebezium)}
+	}
 	kcfg := kafka.DefaultConfig()
 	kcfg.Brokers, kcfg.InstanceID, kcfg.MaxBufferedBytes = []string{p.broker.Addr()}, "standalone", 8<<20
 	registry, err := avro.NewRegistry(avro.Config{URL: config.Secret(p.registryURL)})
@@ -150,7 +154,7 @@ func addServices(rt *app.Runtime, s *settings, p *parts, version string) error {
 	}
 	rt.Add("cdc", capture)
 	if p.primary == nil {
-		rt.OnStop(leaveNoSlot(capture, s.CDC.Slot))
+		rt.OnStop(leaveNoSlot(capture))
 	}
 	rt.Add("collect", intake)
 	rt.OnStop(intake.Close)
@@ -175,10 +179,15 @@ const tidying = 3 * time.Second
 
 // leaveNoSlot drops the slot on somebody's own replica when a trial ends: a forgotten slot keeps WAL until the disk is
 // full. The next start takes a new snapshot.
-func leaveNoSlot(capture *cdc.Service, slot string) func(context.Context) error {
+func leaveNoSlot(capture *cdc.Service) func(context.Context) error {
 	return func(ctx context.Context) error {
 		if err := capture.Release(ctx); err != nil {
-			return fmt.Errorf("slot %[1]s is left on your replica, where it keeps WAL; drop it there with SELECT pg_drop_replication_slot('%[1]s'): %[2]w", slot, err)
+			var drop []string
+			for _, slot := range capture.Slots() {
+				drop = append(drop, fmt.Sprintf("SELECT pg_drop_replication_slot('%s')", slot))
+			}
+			return fmt.Errorf("slot %s is left on your replica, where it keeps WAL; drop it there with %s: %w",
+				strings.Join(capture.Slots(), ", "), strings.Join(drop, "; "), err)
 		}
 		ctx, cancel := context.WithTimeout(ctx, tidying)
 		defer cancel()

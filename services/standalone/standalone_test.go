@@ -96,14 +96,14 @@ func TestATrialLeavesNoSlot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := leaveNoSlot(capture, "millrace")(t.Context()); err != nil {
+	if err := leaveNoSlot(capture)(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if n := server.Query(t, "SELECT count(*) FROM pg_replication_slots"); n != "0" {
 		t.Errorf("%s slots are left", n)
 	}
 	server.Kill()
-	if err := leaveNoSlot(capture, "millrace")(t.Context()); err == nil || !strings.Contains(err.Error(), "pg_drop_replication_slot('millrace')") {
+	if err := leaveNoSlot(capture)(t.Context()); err == nil || !strings.Contains(err.Error(), "pg_drop_replication_slot('millrace')") {
 		t.Errorf("without the server: %v", err)
 	}
 }

@@ -107,3 +107,21 @@ func TestFarBehind(t *testing.T) {
 		t.Errorf("caught up: got %v", s)
 	}
 }
+
+// Two captures through a slot each are claimed by enrich apart: a sink is complete through what the one behind says.
+func TestTwoCaptures(t *testing.T) {
+	b := NewBook()
+	for slot, part := range map[string]int32{"sales": 0, "rest": 1} {
+		c := captured(nil, part)
+		c.Instance = slot
+		b.Take(c)
+	}
+	for s := range int64(2 * maxPending) { // they take turns
+		b.Take(enriched("e/sales", s+100, s, 0, 0))
+		b.Take(enriched("e/rest", s, s, 0, 1))
+	}
+	got, missing, ok := b.At(map[schemas.Partition]int64{out(0): 5 * maxPending})
+	if want := start.Add((2*maxPending - 1) * time.Second); !ok || !got.ValidThrough.Equal(want) {
+		t.Errorf("complete through %v, missing %v, want %v", got.ValidThrough, missing, want)
+	}
+}

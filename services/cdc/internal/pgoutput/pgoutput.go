@@ -96,6 +96,26 @@ type Change struct {
 // Truncate empties tables.
 type Truncate struct{ Relations []uint32 }
 
+// Message is what pg_logical_emit_message sends.
+type Message struct {
+	Transactional bool // it comes within its transaction, if that commits; otherwise at once
+	LSN           LSN  // its end in the log
+	Prefix        string
+	Content       []byte
+}
+
+// Origin names the server from which a transaction was replicated.
+type Origin struct {
+	LSN  LSN // of the commit there
+	Name string
+}
+
+// Type describes a type that is not built in.
+type Type struct {
+	OID          uint32
+	Schema, Name string
+}
+
 type cursor struct {
 	b   []byte
 	bad bool
@@ -213,6 +233,34 @@ func RelationOf(msg []byte) (uint32, error) {
 	c.u8()
 	id := c.u32()
 	return id, c.err()
+}
+
+// ParseMessage reads a message of KindMessage. Content points into msg.
+func ParseMessage(msg []byte) (Message, error) {
+	c := cursor{b: msg}
+	c.u8()
+	m := Message{Transactional: c.u8()&1 != 0, LSN: LSN(c.u64()), Prefix: c.text()}
+	m.Content = c.take(int(c.u32()))
+	return m, c.err()
+}
+
+// ParseOrigin reads a message of KindOrigin.
+func ParseOrigin(msg []byte) (Origin, error) {
+	c := cursor{b: msg}
+	c.u8()
+	o := Origin{LSN: LSN(c.u64()), Name: c.text()}
+	return o, c.err()
+}
+
+// ParseType reads a message of KindType.
+func ParseType(msg []byte) (Type, error) {
+	c := cursor{b: msg}
+	c.u8()
+	t := Type{OID: c.u32(), Schema: c.text(), Name: c.text()}
+	if t.Schema == "" {
+		t.Schema = "pg_catalog" // the protocol's abbreviation
+	}
+	return t, c.err()
 }
 
 // Parse reads an insert, update or delete.

@@ -65,6 +65,42 @@ func TestTruncatedMessagesAreRefused(t *testing.T) {
 	}
 }
 
+var (
+	logical = append([]byte{KindMessage, 1, 0, 0, 0, 0, 0, 0, 1, 2}, "app\x00\x00\x00\x00\x02hi"...)
+	origin  = append([]byte{KindOrigin, 0, 0, 0, 0, 0, 0, 1, 2}, "other\x00"...)
+	enum    = append([]byte{KindType, 0, 0, 0x40, 0}, "\x00mood\x00"...)
+)
+
+func TestParseMessageOriginAndType(t *testing.T) {
+	m, err := ParseMessage(logical)
+	if err != nil || !m.Transactional || m.LSN != 0x102 || m.Prefix != "app" || string(m.Content) != "hi" {
+		t.Errorf("message %+v, %v", m, err)
+	}
+	o, err := ParseOrigin(origin)
+	if err != nil || o.LSN != 0x102 || o.Name != "other" {
+		t.Errorf("origin %+v, %v", o, err)
+	}
+	y, err := ParseType(enum)
+	if err != nil || y.OID != 0x4000 || y.Schema != "pg_catalog" || y.Name != "mood" {
+		t.Errorf("type %+v, %v", y, err)
+	}
+	for n := range len(logical) {
+		if _, err := ParseMessage(logical[:n]); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%d bytes of a message: %v", n, err)
+		}
+	}
+	for n := range len(origin) {
+		if _, err := ParseOrigin(origin[:n]); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%d bytes of an origin: %v", n, err)
+		}
+	}
+	for n := range len(enum) {
+		if _, err := ParseType(enum[:n]); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%d bytes of a type: %v", n, err)
+		}
+	}
+}
+
 func FuzzMessages(f *testing.F) {
 	f.Add(update(1, OldNone, nil, tuple("a", nil)))
 	f.Add(update(1, OldFull, tuple("a"), tuple(byte(Unchanged))))
@@ -72,6 +108,10 @@ func FuzzMessages(f *testing.F) {
 	f.Add([]byte{KindBegin, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 7})
 	f.Add([]byte{KindCommit, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 12, 0, 0, 0, 0, 0, 0, 0, 1})
 	f.Add(update(1, OldKey, tuple("1"), tuple("2", "3"))[:20])
+	f.Add(logical)
+	f.Add(origin)
+	f.Add(enum)
+	f.Add([]byte{KindMessage, 0, 0, 0, 0, 0, 0, 0, 0, 1, 'p', 0, 0xff, 0xff, 0xff, 0xff})
 	f.Add([]byte{KindTruncate, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 1})
 	f.Add([]byte{KindInsert, 0, 0, 0, 1, 'N', 0xff, 0xff, 't', 0xff, 0xff, 0xff, 0xff})
 	f.Fuzz(func(t *testing.T, msg []byte) {
@@ -89,5 +129,8 @@ func FuzzMessages(f *testing.F) {
 		_, _ = ParseCommit(msg)
 		_, _ = ParseRelation(msg)
 		_, _ = ParseTruncate(msg)
+		_, _ = ParseMessage(msg)
+		_, _ = ParseOrigin(msg)
+		_, _ = ParseType(msg)
 	})
 }

@@ -161,10 +161,20 @@ func quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`
 // readBytes is how much of the stream is read at once: the server sends each change by itself.
 const readBytes = 128 << 10
 
+// Option is an option of the stream.
+type Option string
+
+// WithMessages asks for what pg_logical_emit_message sends.
+const WithMessages Option = "messages 'true'"
+
 // Start begins the stream at a position. The connection belongs to the stream from then on.
-func (c *Conn) Start(ctx context.Context, slot, publication string, at pgoutput.LSN) (*Stream, error) {
-	command := fmt.Sprintf("START_REPLICATION SLOT %s LOGICAL %s (proto_version '1', publication_names '%s')",
+func (c *Conn) Start(ctx context.Context, slot, publication string, at pgoutput.LSN, options ...Option) (*Stream, error) {
+	command := fmt.Sprintf("START_REPLICATION SLOT %s LOGICAL %s (proto_version '1', publication_names '%s'",
 		quote(slot), at, strings.ReplaceAll(quote(publication), "'", "''"))
+	for _, o := range options {
+		command += ", " + string(o)
+	}
+	command += ")"
 	// Nothing may be in the connection's own buffers, for ours takes their place.
 	err := c.pg.SyncConn(ctx)
 	var h *pgconn.HijackedConn

@@ -10,13 +10,22 @@ import (
 )
 
 // Origin is what all events of a source have in common.
-type Origin struct{ Version, Name, Database string }
+type Origin struct {
+	Version, Name, Database string
+	Form                    Form
+}
+
+// head is how the envelope's source begins.
+func (o Origin) head() []byte {
+	return appendString(appendString(appendString(nil, o.Version), "postgresql"), o.Name)
+}
 
 // Event is what an event has beside the row. Times are Unix microseconds.
 type Event struct {
 	Op            byte             // c, u, d or r
 	Before, After []pgoutput.Datum // nil for none
 	Snapshot      bool
+	Mark          string // instead of "true" or "false" in the source's snapshot, such as "incremental"; "" for none
 	CommitTime    int64
 	Sequence      string // Debezium's: the LSN of the transaction before and of this change, as a JSON list of strings
 	XID           uint32 // 0 outside of a transaction
@@ -35,6 +44,7 @@ type Encoder struct {
 	columns        []column
 	origin, names  []byte
 	database       []byte
+	form           Form
 }
 
 type column struct {
@@ -45,11 +55,11 @@ type column struct {
 
 // NewEncoder compiles the encoder; keyID and valueID are the registry's ids of the table's schemas.
 func NewEncoder(t Table, origin Origin, keys *privacy.Keys, keyID, valueID int) *Encoder {
-	e := &Encoder{Table: t, keyID: keyID, valueID: valueID}
+	e := &Encoder{Table: t, keyID: keyID, valueID: valueID, form: origin.Form}
 	for _, c := range t.Columns {
 		e.columns = append(e.columns, column{append: c.appender(keys), key: c.Key, nullable: !c.Key || c.Nullable})
 	}
-	e.origin = appendString(appendString(appendString(nil, origin.Version), "postgresql"), origin.Name)
+	e.origin = origin.head()
 	e.database = appendString(nil, origin.Database)
 	e.names = appendString(appendString(nil, t.Schema), t.Name)
 	return e
@@ -215,8 +225,11 @@ func (e *Encoder) appendRow(dst []byte, row []pgoutput.Datum) ([]byte, error) {
 	return dst, nil
 }
 
-// AppendValue appends the framed envelope. With an error nothing is appended.
+// AppendValue appends the framed envelope, or what stands for it in another form. With an error nothing is appended.
 func (e *Encoder) AppendValue(dst []byte, ev *Event) ([]byte, error) {
+	if e.form != Envelope {
+		return e.appendFlat(dst, ev)
+	}
 	start := len(dst)
 	dst, err := e.appendRow(frame(dst, e.valueID), ev.Before)
 	if err == nil {
@@ -247,16 +260,19 @@ func (e *Encoder) AppendDeleteOf(dst, key []byte, ev *Event) ([]byte, error) {
 	if len(key) > 0 {
 		return dst[:start], fmt.Errorf("key of %s: %w", e.Table.Ident(), ErrDoesNotFit)
 	}
-	return e.appendRest(append(dst, 0), ev), nil
+	return e.finishDelete(dst, start, ev), nil
 }
 
 // appendRest appends what follows the rows.
 func (e *Encoder) appendRest(dst []byte, ev *Event) []byte {
 	dst = append(dst, e.origin...)
 	dst = appendLong(dst, ev.CommitTime/1000)
-	if ev.Snapshot {
+	switch {
+	case ev.Mark != "":
+		dst = appendString(append(dst, 0), ev.Mark)
+	case ev.Snapshot:
 		dst = appendString(append(dst, 0), "true")
-	} else {
+	default:
 		dst = appendString(append(dst, 0), "false")
 	}
 	dst = append(dst, e.database...)

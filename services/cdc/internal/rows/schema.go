@@ -138,6 +138,7 @@ type record struct {
 	Type      string  `json:"type"`
 	Name      string  `json:"name"`
 	Namespace string  `json:"namespace,omitempty"`
+	Connect   string  `json:"connect.name,omitempty"`
 	Fields    []field `json:"fields"`
 }
 
@@ -180,18 +181,8 @@ func (t Table) ValueSchema() string {
 			row.Fields = append(row.Fields, optional(c.avro(), c.Field))
 		}
 	}
-	source := record{Type: "record", Name: "Source", Fields: []field{
-		{Name: "version", Type: "string"}, {Name: "connector", Type: "string"}, {Name: "name", Type: "string"},
-		{Name: "ts_ms", Type: "long"}, {Name: "snapshot", Type: []any{"string", "null"}, Default: "false"}, {Name: "db", Type: "string"},
-		optional("string", "sequence"), optional("long", "ts_us"), optional("long", "ts_ns"),
-		{Name: "schema", Type: "string"}, {Name: "table", Type: "string"},
-		optional("long", "txId"), optional("long", "lsn"), optional("long", "xmin"), {Name: "seq", Type: "long"},
-	}}
-	block := record{Type: "record", Name: "Block", Fields: []field{
-		{Name: "id", Type: "string"}, {Name: "total_order", Type: "long"}, {Name: "data_collection_order", Type: "long"},
-	}}
 	return marshal(record{Type: "record", Name: "Envelope", Namespace: t.namespace(), Fields: []field{
-		optional(row, "before"), optional("Value", "after"), {Name: "source", Type: source}, optional(block, "transaction"),
+		optional(row, "before"), optional("Value", "after"), {Name: "source", Type: sourceRecord()}, optional(blockRecord(), "transaction"),
 		{Name: "op", Type: "string"}, optional("long", "ts_ms"), optional("long", "ts_us"), optional("long", "ts_ns"),
 	}})
 }
