@@ -81,8 +81,8 @@ func ofSlotsPlace(s sourceState, p schemas.Position) error {
 	stored, slot := pgoutput.LSN(p.LSN), s.slot
 	switch {
 	case slot.confirmed > stored && slot.decoded == 0:
-		return newGap(GapSlotRecreated, "the slot %s begins at %s, beyond the position %s: it was dropped and made anew, or somebody moved the slot "+
-			"(it has decoded nothing since)", p.Slot, slot.confirmed, stored)
+		return newGap(GapSlotRecreated, "the slot %s begins at %s, beyond the position %s: it was dropped and made anew, or somebody moved the slot %s "+
+			"(it has decoded nothing since)", p.Slot, slot.confirmed, stored, p.Slot)
 	case slot.confirmed > stored:
 		return newGap(GapSlotAdvanced, "somebody moved the slot %s to %s, beyond the position %s, or Kafka was set back to an earlier state",
 			p.Slot, slot.confirmed, stored)

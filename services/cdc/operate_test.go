@@ -282,7 +282,7 @@ func statusTells(t *testing.T, p *pair) {
 	s := p.store(t, itemsTable)
 	r := s.start(t)
 	s.quiet(t, r)
-	s.exec(t, "INSERT INTO items VALUES (1, 'a', 'NaN')") // stops the table
+	s.exec(t, "INSERT INTO items VALUES (1, 'a', 'NaN')") // goes to quarantine
 	s.quiet(t, r)
 	var out strings.Builder
 	if err := r.StatusJSON(t.Context(), &out); err != nil {
@@ -294,7 +294,7 @@ func statusTells(t *testing.T, p *pair) {
 	}
 	k, src := got.Kafka, got.Source
 	if k == nil || src == nil || got.Gap != nil || k.Snapshot != "done" || k.ClaimedAt == nil || time.Since(*k.ClaimedAt) > time.Minute ||
-		src.Slot == nil || src.Slot.ReaderPID == 0 || !src.Standby || !src.Publication || src.PrimaryEnd == "" || len(got.Lag) != 3 {
+		src.Slot == nil || src.Slot.ReaderPID == 0 || !src.Standby || !src.Publication || src.PrimaryEnd == "" || len(got.Lag) != 3 || k.Poisoned["public.items"] != 1 {
 		t.Errorf("%s", &out)
 	}
 	out.Reset()
