@@ -162,8 +162,7 @@ func (c *check) source() string {
 func Run(ctx context.Context, conn *pgx.Conn, req Request) (Result, error) {
 	c := &check{req: req, conn: conn}
 	err := conn.QueryRow(ctx, `SELECT current_setting('server_version_num')::int, pg_is_in_recovery(), current_user::text,
-		pg_has_role(current_user, 'pg_read_all_stats', 'USAGE'), EXISTS (SELECT FROM pg_roles WHERE rolname = 'rds_superuser')`).
-		Scan(&c.result.Version, &c.result.Standby, &c.role, &c.result.Stats, &c.result.RDS)
+		pg_has_role(current_user, 'pg_read_all_stats', 'USAGE')`).Scan(&c.result.Version, &c.result.Standby, &c.role, &c.result.Stats)
 	if err != nil {
 		return c.result, fmt.Errorf("look at the source: %w", err)
 	}

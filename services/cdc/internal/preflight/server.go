@@ -24,6 +24,9 @@ func levelOn(server string) mend {
 const smallKeep = 1 << 30
 
 func (c *check) server(ctx context.Context) error {
+	if err := c.conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = 'rds_superuser')").Scan(&c.result.RDS); err != nil {
+		return fmt.Errorf("who runs the server: %w", err)
+	}
 	s, err := c.settings(ctx, "wal_level", "idle_replication_slot_timeout")
 	if err != nil {
 		return err
@@ -103,14 +106,15 @@ func (c *check) receiver(ctx context.Context) error {
 		return nil
 	}
 	var status, slot string
-	err := c.conn.QueryRow(ctx, "SELECT status, coalesce(slot_name, '') FROM pg_stat_wal_receiver").Scan(&status, &slot)
+	var configured bool // else the missing setting is told already
+	err := c.conn.QueryRow(ctx, "SELECT status, coalesce(slot_name, ''), current_setting('primary_slot_name') <> '' FROM pg_stat_wal_receiver").Scan(&status, &slot, &configured)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows) || err == nil && status != "streaming":
 		c.add(CodeReceiver, Warning, mend{on: "replica", sql: "look into its log, and at primary_conninfo"},
 			"the replica is not connected to its primary (it may restore from an archive): nothing new arrives, or late")
 	case err != nil:
 		return fmt.Errorf("receiver: %w", err)
-	case slot == "":
+	case slot == "" && configured:
 		c.add(CodePrimarySlot, Problem, mend{on: "replica", sql: "SELECT pg_create_physical_replication_slot('replica') on the primary, then ALTER SYSTEM SET primary_slot_name = 'replica'; SELECT pg_reload_conf()"},
 			"the replica streams without a slot on its primary: feedback is forgotten at every disconnection, and the slot can be lost")
 	}
