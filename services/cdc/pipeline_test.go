@@ -506,3 +506,46 @@ func pack(messages []replica.Message) []byte {
 	}
 	return out
 }
+
+// A call is run though the source is silent, and only between transactions.
+func TestCallsWaitForTheEndOfATransaction(t *testing.T) {
+	s := &script{}
+	s.begin(1)
+	s.change(pgoutput.KindInsert, linesID, nil, wireRow("1", "1", ""))
+	c := newCourse(t, 2, newPoison(t))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	group, ctx := errgroup.WithContext(ctx)
+	stop := context.AfterFunc(ctx, func() { c.queue.close(ctx.Err()) })
+	defer stop()
+	group.Go(func() error { return c.run(ctx) })
+	c.pipeline.start(ctx, group)
+	ran := make(chan pgoutput.LSN, 1)
+	note := func(context.Context) error { ran <- pgoutput.LSN(c.position.LSN); return nil }
+	c.call(note)
+	if at := <-ran; at != 0 {
+		t.Errorf("the first call ran at %s", at)
+	}
+	feed := func() {
+		for _, m := range s.messages {
+			c.queue.push(appendMessage(nil, m))
+		}
+		s.messages = nil
+	}
+	feed()
+	waitFor(t, "the transaction to be under way", 10*time.Second, func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.last.TxOrdinal == 1
+	})
+	c.call(note)
+	s.commit()
+	feed()
+	if at := <-ran; at != pgoutput.LSN(s.lsn+5) {
+		t.Errorf("the second call ran at %s", at)
+	}
+	cancel()
+	if err := group.Wait(); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
