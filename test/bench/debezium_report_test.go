@@ -89,6 +89,7 @@ func measures() []measure {
 			func(a, b *contender) float64 { return b.p50.Seconds() / a.p50.Seconds() }},
 		measure{"commit → visible at 2,000 transactions/s, p99", func(c *contender) string { return round(c.p99) },
 			func(a, b *contender) float64 { return b.p99.Seconds() / a.p99.Seconds() }},
+		measure{"transactions/s that the source committed meanwhile", func(c *contender) string { return count(c.commits) }, nil},
 		measure{"rows repeated over the run's orderly restarts", func(c *contender) string { return fmt.Sprint(c.repeated) }, nil},
 	)
 }
