@@ -58,8 +58,12 @@ func check(ctx context.Context, cfg Config, source SourceConfig) (CheckReport, e
 		return CheckReport{}, err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
+	rules, err := cfg.policy()
+	if err != nil {
+		return CheckReport{}, err
+	}
 	result, err := preflight.Run(ctx, conn, preflight.Request{URL: source.URL.Reveal(), Slot: cfg.Slot, Publication: cfg.Publication,
-		Tables: cfg.Tables, Personal: cfg.personal, Options: cfg.options()})
+		Tables: cfg.Tables, Policy: rules, Options: cfg.options()})
 	if err != nil {
 		return CheckReport{}, err
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/millrace-io/millrace/pkg/kafka"
 	"github.com/millrace-io/millrace/pkg/privacy"
 	"github.com/millrace-io/millrace/schemas"
+	"github.com/millrace-io/millrace/services/cdc/internal/policy"
 )
 
 // Deps is what the service is given. Log, Registry and Keys are required; a nil Metrics registers nothing.
@@ -34,6 +35,7 @@ type Deps struct {
 type Service struct {
 	cfg     Config
 	deps    Deps
+	policy  *policy.Policy
 	metrics *metrics
 	state   *state
 	// announce tells operators what happened. It neither blocks nor fails.
@@ -57,11 +59,15 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if deps.Log == nil || deps.Registry == nil || deps.Keys == nil {
 		return nil, errors.New("cdc: a logger, a registry and keys must be given")
 	}
+	rules, err := cfg.policy()
+	if err != nil {
+		return nil, fmt.Errorf("cdc.%w", err)
+	}
 	m, err := newMetrics(deps.Metrics)
 	if err != nil {
 		return nil, fmt.Errorf("register the metrics of cdc: %w", err)
 	}
-	return &Service{cfg: cfg, deps: deps, metrics: m, state: newState(), announce: func(schemas.CaptureNotification) {},
+	return &Service{cfg: cfg, deps: deps, policy: rules, metrics: m, state: newState(), announce: func(schemas.CaptureNotification) {},
 		exceeded: make(chan *limitError, 1), promoted: make(chan int32, 1), guardEvery: guardInterval}, nil
 }
 
