@@ -180,10 +180,11 @@ const (
 
 // Change is one difference between two versions of a table.
 type Change struct {
-	Kind     string `json:"kind"`
-	Column   string `json:"column"`
-	From, To string `json:",omitempty"`
-	Problem  string `json:"problem,omitempty"` // why readers cannot follow; "" if they can
+	Kind    string `json:"kind"`
+	Column  string `json:"column"`
+	From    string `json:"from,omitempty"`
+	To      string `json:"to,omitempty"`
+	Problem string `json:"problem,omitempty"` // why readers cannot follow; "" if they can
 }
 
 // String is for people.
@@ -192,8 +193,10 @@ func (c Change) String() string {
 	switch {
 	case c.Kind == Renamed:
 		out = "column " + c.From + " renamed to " + c.Column
-	case c.From != "" || c.To != "":
+	case c.From != "" && c.To != "":
 		out += fmt.Sprintf(" (%s → %s)", c.From, c.To)
+	case c.From != "" || c.To != "":
+		out += " (" + c.From + c.To + ")"
 	}
 	if c.Problem != "" {
 		out += ": " + c.Problem
