@@ -197,7 +197,7 @@ func TestUnreachableRegistryIsNamedWithoutPassword(t *testing.T) {
 func TestRegistryTellsVersionsAndCompatibility(t *testing.T) {
 	server := httptest.NewServer(registry.NewMemory())
 	defer server.Close()
-	r, err := NewRegistry(Config{URL: config.Secret(server.URL)})
+	r, err := avro.NewRegistry(avro.Config{URL: config.Secret(server.URL)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -222,14 +222,14 @@ func TestRegistryTellsVersionsAndCompatibility(t *testing.T) {
 	if err := r.Compatible(t.Context(), "s", schema("double")); err != nil {
 		t.Errorf("long to double: %v", err)
 	}
-	if err := r.Compatible(t.Context(), "s", schema("string")); !errors.Is(err, ErrIncompatible) || !strings.Contains(err.Error(), "version") {
+	if err := r.Compatible(t.Context(), "s", schema("string")); !errors.Is(err, avro.ErrIncompatible) || !strings.Contains(err.Error(), "version") {
 		t.Errorf("long to string: %v", err)
 	}
 	if got, _ := r.Versions(t.Context(), "s"); len(got) != 2 {
 		t.Errorf("asking has registered: %d versions", len(got))
 	}
 	server.Close()
-	if err := r.Compatible(t.Context(), "s", schema("int")); !errors.Is(err, ErrUnavailable) {
+	if err := r.Compatible(t.Context(), "s", schema("int")); !errors.Is(err, avro.ErrUnavailable) {
 		t.Errorf("a registry that is away: %v", err)
 	}
 }
