@@ -180,7 +180,7 @@ func (s *session) openKafka(ctx context.Context) error {
 	}
 	s.position.Seq = max(s.position.Seq, time.Now().UnixMicro())
 	s.metrics.stopped.Set(float64(len(s.position.Stopped)))
-	s.factory = &factory{registry: s.deps.Registry, keys: s.deps.Keys, log: s.deps.Log, name: cfg.Name, policy: s.policy, options: s.cfg.options(), notify: s.notify,
+	s.factory = &factory{registry: s.deps.Registry, keys: s.deps.Keys, log: s.deps.Log, name: cfg.Name, policy: s.policy, options: s.cfg.options(), notify: s.notifier(ctx),
 		origin: rows.Origin{Version: s.deps.Version, Name: "millrace", Database: s.system.Database}}
 	s.commits = &committer{cfg: s.cfg, client: client, encoder: encoder, topic: cfg.Name(schemas.CDCPosition), metrics: s.metrics,
 		state: s.state, pool: s.pool, position: s.position, ends: map[string][]int64{}, heard: make(chan struct{}, 1)}

@@ -114,7 +114,7 @@ func (f *factory) follow(ctx context.Context, topic string, t rows.Table) ([]evo
 }
 
 // tell says what changed about a table, and which of its columns are held back.
-func (f *factory) tell(ctx context.Context, topic string, t rows.Table, changes []evolve.Change) {
+func (f *factory) tell(topic string, t rows.Table, changes []evolve.Change) {
 	name := t.Schema + "." + t.Name
 	withheld := strings.Join(t.Withheld(), ", ")
 	if withheld != "" {
@@ -134,20 +134,23 @@ func (f *factory) tell(ctx context.Context, topic string, t rows.Table, changes 
 	if withheld != "" {
 		details["withheld"] = withheld
 	}
-	if f.notify == nil {
-		return
-	}
-	err := f.notify(ctx, schemas.CaptureNotification{At: time.Now().UTC(), Kind: schemas.NoteSchemaChanged, Table: name,
+	f.notify(schemas.CaptureNotification{At: time.Now().UTC(), Kind: schemas.NoteSchemaChanged, Table: name,
 		Message: "the table changed: " + what, Details: details})
-	if err != nil {
-		f.log.Warn("cannot write a notification", "kind", schemas.NoteSchemaChanged, "table", name, "error", err)
-	}
 }
 
 // notifyPatience bounds the writing of one notification: what it tells is in the log too.
 const notifyPatience = 5 * time.Second
 
-// notify writes a notification about this slot.
+// notifier writes notifications about this slot, whether or not ctx has ended. What cannot be written is in the log alone.
+func (s *Service) notifier(ctx context.Context) func(schemas.CaptureNotification) {
+	ctx = context.WithoutCancel(ctx)
+	return func(note schemas.CaptureNotification) {
+		if err := s.notify(ctx, note); err != nil {
+			s.deps.Log.Warn("cannot write a notification", "kind", note.Kind, "table", note.Table, "error", err)
+		}
+	}
+}
+
 func (s *Service) notify(ctx context.Context, note schemas.CaptureNotification) error {
 	ctx, cancel := context.WithTimeout(ctx, notifyPatience)
 	defer cancel()

@@ -34,7 +34,7 @@ type factory struct {
 	name     func(string) string // with the topics' prefix
 	policy   *policy.Policy
 	options  catalog.Options
-	notify   func(context.Context, schemas.CaptureNotification) error // nil: nobody is told
+	notify   func(schemas.CaptureNotification)
 }
 
 // topicOf is the topic of a table, with prefix. version is the position's for the table: 0 and 1 are the first one.
@@ -70,7 +70,7 @@ func (f *factory) encoder(ctx context.Context, t rows.Table, version int32, keyL
 	if err != nil {
 		return nil, err
 	}
-	f.tell(ctx, topic, t, changes)
+	f.tell(topic, t, changes)
 	return rows.NewEncoder(t, f.origin, f.keys, keyID, valueID), nil
 }
 

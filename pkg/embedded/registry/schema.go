@@ -11,8 +11,8 @@ import (
 // schema is one registered schema; it is immutable.
 type schema struct {
 	id     int
-	text   string // as registered, without insignificant white space
-	key    string // identity, see the package comment
+	text   string       // as registered, without insignificant white space
+	key    string       // identity, see the package comment
 	parsed *avro.Schema // without logical types
 }
 

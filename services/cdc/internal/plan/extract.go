@@ -30,7 +30,7 @@ func queries() []struct {
 	sql      string
 	required bool
 } {
-	ofExtension := func(class, id string) string { return fmt.Sprintf(notOfExtension, class, id) }
+	own := fmt.Sprintf(notOfExtension, "pg_type", "t.oid")
 	return []struct {
 		sql      string
 		required bool
@@ -40,17 +40,17 @@ func queries() []struct {
 			FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname <> 'plpgsql' ORDER BY e.oid`, false},
 		{`SELECT 'type ' || format_type(t.oid, NULL), format('CREATE TYPE %I.%I AS ENUM (%s)', n.nspname, t.typname,
 			(SELECT coalesce(string_agg(quote_literal(e.enumlabel), ', ' ORDER BY e.enumsortorder), '') FROM pg_enum e WHERE e.enumtypid = t.oid))
-			FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE t.typtype = 'e' AND ` + user + ` AND ` + ofExtension("pg_type", "t.oid"), true},
+			FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE t.typtype = 'e' AND ` + user + ` AND ` + own, true},
 		{`SELECT 'domain ' || format_type(t.oid, NULL), format('CREATE DOMAIN %I.%I AS %s', n.nspname, t.typname, format_type(t.typbasetype, t.typtypmod))
-			FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE t.typtype = 'd' AND ` + user + ` AND ` + ofExtension("pg_type", "t.oid"), true},
+			FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE t.typtype = 'd' AND ` + user + ` AND ` + own, true},
 		{`SELECT 'type ' || format_type(t.oid, NULL), format('CREATE TYPE %I.%I AS (%s)', n.nspname, t.typname,
 			(SELECT coalesce(string_agg(format('%I %s', a.attname, format_type(a.atttypid, a.atttypmod)), ', ' ORDER BY a.attnum), '')
 			 FROM pg_attribute a WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped))
 			FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace JOIN pg_class c ON c.oid = t.typrelid
-			WHERE t.typtype = 'c' AND c.relkind = 'c' AND ` + user + ` AND ` + ofExtension("pg_type", "t.oid"), true},
+			WHERE t.typtype = 'c' AND c.relkind = 'c' AND ` + user + ` AND ` + own, true},
 		{`SELECT 'type ' || format_type(r.rngtypid, NULL), format('CREATE TYPE %I.%I AS RANGE (SUBTYPE = %s)', n.nspname, t.typname, format_type(r.rngsubtype, NULL))
 			FROM pg_range r JOIN pg_type t ON t.oid = r.rngtypid JOIN pg_namespace n ON n.oid = t.typnamespace
-			WHERE ` + user + ` AND ` + ofExtension("pg_type", "t.oid"), true},
+			WHERE ` + user + ` AND ` + own, true},
 	}
 }
 

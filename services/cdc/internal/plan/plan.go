@@ -189,7 +189,7 @@ func (r *rehearsal) compare(ctx context.Context, before, after state) error {
 	}
 	for i := range before.tables {
 		b := &before.tables[i]
-		t, err := r.table(ctx, b, find(after, b.OID), after)
+		t, err := r.table(ctx, b, find(after, b.OID), before, after)
 		if err != nil {
 			return err
 		}

@@ -13,7 +13,7 @@ import (
 )
 
 // table compares a table before and after; nil if nothing is to be said. after is nil if it is not captured any more.
-func (r *rehearsal) table(ctx context.Context, before, after *catalog.Table, now state) (*Table, error) {
+func (r *rehearsal) table(ctx context.Context, before, after *catalog.Table, was, now state) (*Table, error) {
 	name := before.Schema + "." + before.Name
 	topic, history, err := r.history(ctx, before.Schema, before.Name)
 	if err != nil {
@@ -49,13 +49,16 @@ func (r *rehearsal) table(ctx context.Context, before, after *catalog.Table, now
 	}
 	t.Changes = evolve.Diff(first, second)
 	keyChanged := old.KeySchema() != next.KeySchema()
-	if len(t.Changes) == 0 && !keyChanged && same(old, next) && before.Identity == after.Identity && slices.Equal(before.Key, after.Key) {
+	var ill, worse Table
+	r.health(&ill, *before, old, was)
+	r.health(&worse, *after, next, now)
+	if len(t.Changes) == 0 && !keyChanged && same(old, next) && before.Identity == after.Identity && slices.Equal(ill.Breaks, worse.Breaks) {
 		return nil, nil
 	}
 	if err := r.subjects(ctx, t, next, append(history, first), second, keyChanged); err != nil {
 		return nil, err
 	}
-	r.health(t, *after, next, now)
+	t.Breaks, t.Notices = append(t.Breaks, worse.Breaks...), append(t.Notices, worse.Notices...)
 	r.columns(t, before, after, old, next, now)
 	return t, nil
 }
