@@ -193,3 +193,43 @@ func TestUnreachableRegistryIsNamedWithoutPassword(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+func TestRegistryTellsVersionsAndCompatibility(t *testing.T) {
+	server := httptest.NewServer(registry.NewMemory())
+	defer server.Close()
+	r, err := avro.NewRegistry(avro.Config{URL: config.Secret(server.URL)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	schema := func(kind string) string {
+		return `{"type":"record","name":"r","fields":[{"name":"a","type":"` + kind + `"}]}`
+	}
+	if got, err := r.Versions(t.Context(), "s"); err != nil || got != nil {
+		t.Errorf("an unknown subject: %v, %v", got, err)
+	}
+	if err := r.Compatible(t.Context(), "s", schema("int")); err != nil {
+		t.Errorf("anything fits a subject that is not there: %v", err)
+	}
+	for _, kind := range []string{"int", "long"} {
+		if _, err := r.Register(t.Context(), "s", schema(kind)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := r.Versions(t.Context(), "s")
+	if err != nil || len(got) != 2 || !strings.Contains(got[0], `"int"`) || !strings.Contains(got[1], `"long"`) {
+		t.Errorf("%v, %v", got, err)
+	}
+	if err := r.Compatible(t.Context(), "s", schema("double")); err != nil {
+		t.Errorf("long to double: %v", err)
+	}
+	if err := r.Compatible(t.Context(), "s", schema("string")); !errors.Is(err, avro.ErrIncompatible) || !strings.Contains(err.Error(), "version") {
+		t.Errorf("long to string: %v", err)
+	}
+	if got, _ := r.Versions(t.Context(), "s"); len(got) != 2 {
+		t.Errorf("asking has registered: %d versions", len(got))
+	}
+	server.Close()
+	if err := r.Compatible(t.Context(), "s", schema("int")); !errors.Is(err, avro.ErrUnavailable) {
+		t.Errorf("a registry that is away: %v", err)
+	}
+}

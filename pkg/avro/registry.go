@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -124,6 +125,52 @@ func (r *Registry) SetCompatibility(ctx context.Context, subject, level string) 
 		}
 	}
 	return nil
+}
+
+// Versions are the texts of a subject's schemas, oldest first; none for a subject that the registry does not know.
+func (r *Registry) Versions(ctx context.Context, subject string) ([]string, error) {
+	all, err := r.client.Schemas(ctx, subject)
+	if err = r.known("read the schemas of "+subject, err); err != nil || len(all) == 0 {
+		return nil, err
+	}
+	slices.SortFunc(all, func(a, b sr.SubjectSchema) int { return a.Version - b.Version })
+	out := make([]string, len(all))
+	for i, s := range all {
+		out[i] = s.Schema.Schema
+	}
+	return out, nil
+}
+
+// Compatible asks whether the registry would take a schema under a subject, and registers nothing. The error wraps
+// ErrIncompatible, with the registry's reasons, when it would not.
+func (r *Registry) Compatible(ctx context.Context, subject, schema string) error {
+	const allVersions = -2
+	what := "compare a schema with those of " + subject
+	res, err := r.client.CheckCompatibility(sr.WithParams(ctx, sr.Verbose), subject, allVersions, sr.Schema{Schema: schema, Type: sr.TypeAvro})
+	var re *sr.ResponseError
+	if errors.As(err, &re) && re.StatusCode == http.StatusNotFound {
+		if versions, err := r.Versions(ctx, subject); err != nil || len(versions) == 0 {
+			return err // anything is compatible with a subject that is not there
+		}
+	}
+	if err != nil {
+		return r.classify(what, err)
+	}
+	if !res.Is {
+		return fmt.Errorf("%w: %s", ErrIncompatible, strings.Join(res.Messages, "; "))
+	}
+	return nil
+}
+
+// known is nil for the error of asking for what the registry does not have.
+func (r *Registry) known(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if err = r.classify(what, err); errors.Is(err, ErrUnknownSchema) {
+		return nil
+	}
+	return err
 }
 
 // Schema is the schema of an id, from the cache when it was seen before. Errors wrap ErrUnknownSchema or

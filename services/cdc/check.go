@@ -64,8 +64,12 @@ func check(ctx context.Context, cfg Config, source SourceConfig) (CheckReport, e
 		return CheckReport{}, err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
+	rules, err := cfg.policy()
+	if err != nil {
+		return CheckReport{}, err
+	}
 	result, err := preflight.Run(ctx, conn, preflight.Request{URL: source.URL.Reveal(), Slot: cfg.Slot, Publication: cfg.Publication,
-		Tables: cfg.wanted(), Personal: cfg.personal, Options: cfg.options()})
+		Tables: cfg.wanted(), Policy: rules, Options: cfg.options()})
 	if err != nil {
 		return CheckReport{}, err
 	}

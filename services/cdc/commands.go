@@ -47,7 +47,8 @@ func (s *Service) Reset(ctx context.Context) error {
 	if err := conn.DropSlot(ctx, s.cfg.Slot); err != nil {
 		return err
 	}
-	empty := schemas.Position{Slot: s.cfg.Slot, SystemID: ses.system.ID, Timeline: ses.system.Timeline, Seq: ses.position.Seq}
+	empty := schemas.Position{Slot: s.cfg.Slot, SystemID: ses.system.ID, Timeline: ses.system.Timeline, Seq: ses.position.Seq,
+		Versions: ses.position.Versions}
 	if err := ses.commits.record(ctx, empty); err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/millrace-io/millrace/pkg/config"
 	"github.com/millrace-io/millrace/pkg/postgres"
 	"github.com/millrace-io/millrace/services/cdc/internal/catalog"
+	"github.com/millrace-io/millrace/services/cdc/internal/policy"
 	"github.com/millrace-io/millrace/services/cdc/internal/rows"
 )
 
@@ -32,6 +33,10 @@ type Config struct {
 	Slot                string        `yaml:"slot" doc:"name of the logical replication slot on the replica; created when there is none"`
 	Publication         string        `yaml:"publication" doc:"publication on the primary that lists the tables"`
 	Tables              []string      `yaml:"tables" doc:"tables to capture, schema.table, in the order of the snapshot; empty takes all of the publication"`
+	IncludeTables       []string      `yaml:"include_tables" doc:"patterns of schema.table to capture of the publication's tables, instead of tables; empty takes all"`
+	ExcludeTables       []string      `yaml:"exclude_tables" doc:"patterns of schema.table not to capture, whatever else is said"`
+	ExcludeColumns      []string      `yaml:"exclude_columns" doc:"columns that are not captured: neither read nor in the schema; patterns of table.column or schema.table.column, as in all lists of columns"`
+	Mask                []string      `yaml:"mask" doc:"columns of which a constant of their type is written: ***, 0, false, 1970-01-01; null stays null"`
 	Tokenise            []string      `yaml:"tokenise" doc:"columns of personal data, as patterns of table.column in lower case; they become keyed tokens before Kafka"`
 	Decimal             string        `yaml:"decimal" doc:"how numeric and money are written: precise (Avro decimal where precision and scale are declared, else text), string, double"`
 	Time                string        `yaml:"time" doc:"how dates and times are written: micros, connect (milliseconds, Kafka Connect's logical types), isostring"`
@@ -49,6 +54,12 @@ type Config struct {
 	OutboxPrefix        string        `yaml:"outbox_prefix" doc:"what the names of the outbox topics begin with; the aggregate type follows"`
 	OutboxMaxTopics     int           `yaml:"outbox_max_topics" doc:"most outbox topics; events of further aggregate types go to <prefix>refused"`
 	Groups              []string      `yaml:"groups" doc:"groups of tables, each with a slot <slot>_<name> and a publication <publication>_<name>: name: schema.table schema.table; name: * takes what its publication has beyond the other groups"`
+	Truncate            []string      `yaml:"truncate" doc:"texts of which the first characters are written, as pattern:characters, such as orders.comments:20"`
+	Clear               []string      `yaml:"clear" doc:"columns that are known to be harmless; an exact name here takes a column out of the patterns of the other lists"`
+	SensitiveTables     []string      `yaml:"sensitive_tables" doc:"patterns of schema.table whose columns are withheld unless a list of columns names them"`
+	RowFilters          []string      `yaml:"row_filters" doc:"rows to capture, as schema.table: expression, such as public.orders: status <> 'draft' and total >= 10"`
+	Consumers           []string      `yaml:"consumers" doc:"columns that programs downstream need, as program=schema.table.column, for cdc plan to tell what a change breaks"`
+	ScratchURL          config.Secret `yaml:"scratch_url" doc:"PostgreSQL server on which cdc plan may create and drop a database of its own; never the source"`
 	TransactionInterval time.Duration `yaml:"transaction_interval" doc:"least time between two Kafka transactions under load; a lonely change does not wait"`
 	TransactionBytes    int           `yaml:"transaction_bytes" doc:"bytes after which a Kafka transaction is committed, within a source transaction if need be"`
 	QueueBytes          int           `yaml:"queue_bytes" doc:"bytes of changes that wait to be encoded; when full, the source is not read"`
@@ -103,15 +114,14 @@ func (c Config) Validate() error {
 	if c.Publication == "" {
 		return errors.New("publication: name the publication on the primary")
 	}
-	for _, t := range c.Tables {
-		if s, n, ok := strings.Cut(t, "."); !ok || s == "" || n == "" {
-			return fmt.Errorf("tables: %q must be schema.table", t)
-		}
+	if _, err := c.policy(); err != nil {
+		return err
 	}
-	for _, p := range c.Tokenise {
-		if _, err := path.Match(p, ""); err != nil || !strings.Contains(p, ".") {
-			return fmt.Errorf("tokenise: %q must be a pattern of table.column, such as *.email", p)
-		}
+	if _, err := c.consumers(); err != nil {
+		return err
+	}
+	if err := postgres.ValidateURL("scratch_url", c.ScratchURL); err != nil {
+		return err
 	}
 	for _, p := range c.Text {
 		if _, err := path.Match(p, ""); err != nil || strings.Count(p, ".") != 2 {
@@ -200,29 +210,27 @@ func (c Config) encodeWorkers() int {
 	return max(1, min(runtime.GOMAXPROCS(0)-1, 4))
 }
 
-// personal tells whether a column is one of Tokenise.
-func (c Config) personal(table, column string) bool {
-	name := strings.ToLower(table + "." + column)
-	for _, p := range c.Tokenise {
-		if ok, err := path.Match(p, name); err == nil && ok {
-			return true
-		}
-	}
-	return false
+// policy are the rules for tables, columns and rows.
+func (c Config) policy() (*policy.Policy, error) {
+	return policy.Compile(policy.Config{Tables: c.Tables, IncludeTables: c.IncludeTables, ExcludeTables: c.ExcludeTables,
+		ExcludeColumns: c.ExcludeColumns, Mask: c.Mask, Tokenise: c.Tokenise, Truncate: c.Truncate, Clear: c.Clear,
+		SensitiveTables: c.SensitiveTables, RowFilters: c.RowFilters})
 }
 
-// captured tells whether a table is one of Tables.
-func (c Config) captured(name string) bool {
-	if name == c.Outbox || slices.Contains(c.elsewhere, name) {
-		return false
-	}
-	if len(c.Tables) == 0 {
-		return true
-	}
-	for _, t := range c.Tables {
-		if t == name {
-			return true
+// ours tells whether a table's changes are rows of its topic: those of the outbox are not, nor those of other groups.
+func (c Config) ours(name string) bool {
+	return name != c.Outbox && !slices.Contains(c.elsewhere, name)
+}
+
+// consumers are the programs downstream that need a column, schema.table.column.
+func (c Config) consumers() (map[string][]string, error) {
+	out := map[string][]string{}
+	for _, text := range c.Consumers {
+		program, column, ok := strings.Cut(text, "=")
+		if !ok || program == "" || strings.Count(column, ".") != 2 {
+			return nil, fmt.Errorf("consumers: %q must be program=schema.table.column, such as enrich=public.orders.status", text)
 		}
+		out[column] = append(out[column], program)
 	}
-	return false
+	return out, nil
 }

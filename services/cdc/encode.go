@@ -11,6 +11,7 @@ import (
 
 	"github.com/millrace-io/millrace/pkg/avro"
 	"github.com/millrace-io/millrace/services/cdc/internal/pgoutput"
+	"github.com/millrace-io/millrace/services/cdc/internal/rowfilter"
 	"github.com/millrace-io/millrace/services/cdc/internal/rows"
 )
 
@@ -51,8 +52,7 @@ func (c *coder) item(it *item) error {
 	case itemChange:
 		return c.changed(it)
 	case itemRow:
-		_, err := c.add(it, 'r', nil, c.slab.rows[it.order], it.seq, nil)
-		return err
+		return c.read(it)
 	case itemGone:
 		return c.removeKey(it)
 	default:
@@ -67,6 +67,11 @@ func (c *coder) changed(it *item) error {
 	if err := ch.Parse(it.data); err != nil {
 		return err
 	}
+	headers := c.fill(it.encoder)
+	verdict, err := c.judge(it)
+	if err != nil || verdict == rowfilter.Drop {
+		return err
+	}
 	if ch.Op == pgoutput.KindDelete {
 		return c.remove(it, ch.Old)
 	}
@@ -74,9 +79,16 @@ func (c *coder) changed(it *item) error {
 	if ch.OldKind != pgoutput.OldNone {
 		before = ch.Old
 	}
-	headers := c.fill(it.encoder)
+	if verdict == rowfilter.Leave {
+		if before == nil {
+			before = it.encoder.KeyOnly(ch.New)
+		}
+		return c.remove(it, before)
+	}
 	op, seq := byte('c'), it.seq
-	if ch.Op == pgoutput.KindUpdate {
+	if verdict == rowfilter.Enter {
+		before = nil
+	} else if ch.Op == pgoutput.KindUpdate {
 		op = 'u'
 		if before != nil && it.encoder.KeyChanged(before, ch.New) {
 			if err := c.remove(it, before); err != nil {
@@ -85,7 +97,54 @@ func (c *coder) changed(it *item) error {
 			op, before, seq = 'c', nil, seq+1
 		}
 	}
-	_, err := c.add(it, op, before, ch.New, seq, headers)
+	_, err = c.add(it, op, before, ch.New, seq, headers)
+	return err
+}
+
+// judge tells what the row filter makes of the change. A row about which it cannot decide is one that does not fit.
+func (c *coder) judge(it *item) (rowfilter.Verdict, error) {
+	ch := &c.change
+	verdict, err := it.encoder.Verdict(ch)
+	if !errors.Is(err, rows.ErrDoesNotFit) {
+		if err == nil && verdict == rowfilter.Drop {
+			it.rel.metrics.filtered.Inc()
+		}
+		return verdict, err
+	}
+	row, op := ch.New, byte('u')
+	if ch.Op == pgoutput.KindDelete {
+		row, op = ch.Old, 'd'
+	} else if ch.OldKind != pgoutput.OldNone && it.encoder.KeyChanged(ch.Old, ch.New) {
+		if err := c.remove(it, ch.Old); err != nil {
+			return rowfilter.Drop, err
+		}
+	}
+	return rowfilter.Drop, c.undecided(it, op, row, err)
+}
+
+// undecided is a row about which the row filter cannot decide.
+func (c *coder) undecided(it *item, op byte, row []pgoutput.Datum, reason error) error {
+	key, err := it.encoder.AppendKey(nil, row)
+	if err != nil {
+		return c.unkeyed(it, err)
+	}
+	return c.poison.found(c.slab, it, op, key, nil, row, reason)
+}
+
+// read adds a row that was read beside the stream, if it is captured.
+func (c *coder) read(it *item) error {
+	row := c.slab.rows[it.order]
+	captured, err := it.encoder.Captures(row)
+	switch {
+	case errors.Is(err, rows.ErrDoesNotFit):
+		return c.undecided(it, 'r', row, err)
+	case err != nil:
+		return err
+	case !captured:
+		it.rel.metrics.filtered.Inc()
+		return nil
+	}
+	_, err = c.add(it, 'r', nil, row, it.seq, nil)
 	return err
 }
 
@@ -98,7 +157,7 @@ func (c *coder) fill(encoder *rows.Encoder) []kgo.RecordHeader {
 		}
 		if i < len(c.change.Old) && c.change.Old[i].Kind == pgoutput.Text { // of a full row, or a large key
 			c.change.New[i] = c.change.Old[i]
-		} else if i < len(encoder.Table.Columns) {
+		} else if i < len(encoder.Table.Columns) && encoder.Table.Columns[i].Treatment.Written() {
 			missing = append(missing, encoder.Table.Columns[i].Field)
 		}
 	}

@@ -593,10 +593,10 @@ func TestGroupsAreSplit(t *testing.T) {
 	if err != nil || len(got) != 2 {
 		t.Fatal(got, err)
 	}
-	if got[0].Slot != "millrace_sales" || got[0].Publication != "millrace_sales" || got[0].Outbox != "" || len(got[0].Messages) != 1 || got[0].captured("public.x") {
+	if got[0].Slot != "millrace_sales" || got[0].Publication != "millrace_sales" || got[0].Outbox != "" || len(got[0].Messages) != 1 || !slices.Equal(got[0].Tables, []string{"public.orders", "public.lines"}) {
 		t.Errorf("the first group is %+v", got[0])
 	}
-	if got[1].Outbox != "public.outbox" || got[1].Messages != nil || got[1].captured("public.orders") || got[1].captured("public.outbox") || !got[1].captured("public.x") {
+	if got[1].Outbox != "public.outbox" || got[1].Messages != nil || got[1].ours("public.orders") || got[1].ours("public.outbox") || !got[1].ours("public.x") {
 		t.Errorf("the group of the rest is %+v", got[1])
 	}
 	registered := prometheus.NewRegistry()

@@ -13,6 +13,7 @@ type metrics struct {
 	quarantined  *prometheus.CounterVec // table
 	poisoned     *prometheus.GaugeVec   // table
 	refused      *prometheus.CounterVec // kind: outbox, message, annotation
+	filtered     *prometheus.CounterVec // table
 	in           prometheus.Counter
 	out          prometheus.Counter
 	transactions prometheus.Counter
@@ -36,9 +37,9 @@ type metrics struct {
 
 // tableMetrics are a table's counters, resolved once.
 type tableMetrics struct {
-	name                                               string
-	create, update, remove, read, dropped, quarantined prometheus.Counter
-	poisoned                                           prometheus.Gauge
+	name                                                         string
+	create, update, remove, read, dropped, quarantined, filtered prometheus.Counter
+	poisoned                                                     prometheus.Gauge
 }
 
 func (t *tableMetrics) of(op byte) prometheus.Counter {
@@ -77,6 +78,8 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			Help: "Keys whose row is not in its topic as it is in the table, for it does not fit."}, []string{"table"}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "millrace", Subsystem: "cdc", Name: "refused_total",
 			Help: "Outbox events that went to the topic of the refused, logical messages whose content was left out, annotations that were left out."}, []string{"kind"}),
+		filtered: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "millrace", Subsystem: "cdc", Name: "filtered_total",
+			Help: "Changes and rows outside a row filter."}, []string{"table"}),
 		in:           counter("in_total", "Changes received from the source, repeated ones not counted."),
 		out:          counter("out_total", "Records committed to Kafka, tombstones included."),
 		transactions: counter("transactions_total", "Source transactions received."),
@@ -102,7 +105,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.rows, m.dropped, m.quarantined, m.poisoned, m.refused, m.in, m.out, m.transactions, m.kafkaTx, m.restarts, m.stopped,
+	for _, c := range []prometheus.Collector{m.rows, m.dropped, m.quarantined, m.poisoned, m.refused, m.filtered, m.in, m.out, m.transactions, m.kafkaTx, m.restarts, m.stopped,
 		m.lagBytes, m.lagSeconds, m.retained, m.safe, m.xminAge, m.restartAge, m.waitingAge, m.foreignIdle, m.givenUp, m.gaps, m.snapshotDone, m.snapshotAll} {
 		if err := r.Register(c); err != nil {
 			return nil, err
@@ -117,7 +120,8 @@ func (m *metrics) table(name string) *tableMetrics {
 	if t == nil {
 		t = &tableMetrics{name: name, create: m.rows.WithLabelValues(name, "c"), update: m.rows.WithLabelValues(name, "u"),
 			remove: m.rows.WithLabelValues(name, "d"), read: m.rows.WithLabelValues(name, "r"), dropped: m.dropped.WithLabelValues(name),
-			quarantined: m.quarantined.WithLabelValues(name), poisoned: m.poisoned.WithLabelValues(name)}
+			quarantined: m.quarantined.WithLabelValues(name), poisoned: m.poisoned.WithLabelValues(name),
+			filtered: m.filtered.WithLabelValues(name)}
 		m.tables[name] = t
 	}
 	return t

@@ -98,7 +98,7 @@ func (c Config) settle(r preflight.Result) preflight.Result {
 				return false
 			})...)
 		}
-		if c.captured(name) {
+		if c.ours(name) {
 			kept = append(kept, t)
 		}
 	}

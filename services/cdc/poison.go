@@ -311,7 +311,7 @@ func texts(table rows.Table, row []pgoutput.Datum) map[string]any {
 	out := map[string]any{}
 	for i, c := range table.Columns {
 		switch {
-		case i >= len(row) || row[i].Kind == pgoutput.Unchanged:
+		case i >= len(row) || row[i].Kind == pgoutput.Unchanged || !c.Treatment.Written():
 		case row[i].Kind != pgoutput.Text:
 			out[c.Name] = nil
 		case utf8.Valid(row[i].Data):

@@ -14,6 +14,7 @@ import (
 	"github.com/millrace-io/millrace/pkg/kafka"
 	"github.com/millrace-io/millrace/pkg/privacy"
 	"github.com/millrace-io/millrace/schemas"
+	"github.com/millrace-io/millrace/services/cdc/internal/policy"
 )
 
 // Deps is what the service is given. Log, Registry and Keys are required; a nil Metrics registers nothing.
@@ -35,6 +36,7 @@ type Deps struct {
 type Service struct {
 	cfg     Config
 	deps    Deps
+	policy  *policy.Policy
 	metrics *metrics
 	state   *state
 	// announce tells operators what happened. It neither blocks nor fails.
@@ -67,11 +69,15 @@ func New(cfg Config, deps Deps) (*Service, error) {
 
 // newSingle makes the service of one slot.
 func newSingle(cfg Config, deps Deps) (*Service, error) {
+	rules, err := cfg.policy()
+	if err != nil {
+		return nil, fmt.Errorf("cdc.%w", err)
+	}
 	m, err := newMetrics(deps.Metrics)
 	if err != nil {
 		return nil, fmt.Errorf("register the metrics of cdc: %w", err)
 	}
-	return &Service{cfg: cfg, deps: deps, metrics: m, state: newState(), announce: func(schemas.CaptureNotification) {},
+	return &Service{cfg: cfg, deps: deps, policy: rules, metrics: m, state: newState(), announce: func(schemas.CaptureNotification) {},
 		exceeded: make(chan *limitError, 1), promoted: make(chan int32, 1), guardEvery: guardInterval}, nil
 }
 

@@ -102,7 +102,7 @@ func (s *session) identify(ctx context.Context) (*replica.Conn, error) {
 	var err error
 	url := s.deps.Source.URL.Reveal()
 	s.found, err = preflight.Run(ctx, s.sql, preflight.Request{URL: url, Slot: s.cfg.Slot, Publication: s.cfg.Publication,
-		Tables: s.cfg.wanted(), Personal: s.cfg.personal, Options: s.cfg.options()})
+		Tables: s.cfg.wanted(), Policy: s.policy, Options: s.cfg.options()})
 	if err != nil {
 		return nil, err
 	}
@@ -181,7 +181,7 @@ func (s *session) openKafka(ctx context.Context) error {
 	}
 	s.position.Seq = max(s.position.Seq, time.Now().UnixMicro())
 	s.metrics.stopped.Set(float64(len(s.position.Stopped)))
-	s.factory = &factory{registry: s.deps.Registry, keys: s.deps.Keys, log: s.deps.Log, name: cfg.Name,
+	s.factory = &factory{registry: s.deps.Registry, keys: s.deps.Keys, log: s.deps.Log, name: cfg.Name, policy: s.policy, options: s.cfg.options(), notify: s.notifier(ctx),
 		origin: rows.Origin{Version: s.deps.Version, Name: "millrace", Database: s.system.Database, Form: s.cfg.form()}}
 	s.commits = &committer{cfg: s.cfg, client: client, encoder: encoder, topic: cfg.Name(schemas.CDCPosition), metrics: s.metrics,
 		state: s.state, pool: s.pool, position: s.position, ends: map[string][]int64{}, heard: make(chan struct{}, 1)}
@@ -223,8 +223,9 @@ func (s *session) decide(ctx context.Context, conn *replica.Conn) (bool, error) 
 
 func (s *session) topics(tables []catalog.Table) (names []string, declared []kafka.Topic) {
 	for _, t := range tables {
-		names = append(names, s.factory.topicOf(t.Schema, t.Name))
-		declared = append(declared, schemas.StoreTopic(rows.TopicPart(t.Schema), rows.TopicPart(t.Name)))
+		version := s.position.Versions[t.Schema+"."+t.Name]
+		names = append(names, s.factory.topicOf(t.Schema, t.Name, version))
+		declared = append(declared, storeTopic(t.Schema, t.Name, version))
 	}
 	return names, declared
 }
@@ -236,7 +237,7 @@ func (s *session) takeSnapshot(ctx context.Context, conn *replica.Conn) error {
 	}
 	s.state.blocked(errors.New("preparing the first snapshot"))
 	p := schemas.Position{Slot: s.cfg.Slot, SystemID: s.system.ID, Timeline: s.system.Timeline, Seq: s.position.Seq, Snapshot: snapshotRunning,
-		PublicationID: int64(s.found.PublicationID)}
+		PublicationID: int64(s.found.PublicationID), Versions: s.position.Versions}
 	if err := s.commits.record(ctx, p); err != nil {
 		return err
 	}
@@ -264,7 +265,7 @@ func (s *session) takeSnapshot(ctx context.Context, conn *replica.Conn) error {
 	s.deps.Log.Info("slot created, reading the tables", "slot", s.cfg.Slot, "at", at, "tables", len(s.found.Tables))
 	s.state.blocked(fmt.Errorf("taking the first snapshot of %d tables", len(s.found.Tables)))
 	snap := &snapshot{cfg: s.cfg, factory: s.factory, metrics: s.metrics, log: s.deps.Log, pool: s.pool, name: name, at: at,
-		time: now.UnixMicro(), live: live, position: p,
+		time: now.UnixMicro(), live: live, versions: p.Versions, position: p,
 		connect: func(ctx context.Context) (*pgx.Conn, error) {
 			return connectSQL(ctx, s.deps.Source, "millrace-cdc-snapshot")
 		}}

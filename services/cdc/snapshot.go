@@ -36,6 +36,8 @@ type snapshot struct {
 	time int64                      // Unix microseconds
 	live map[string]map[string]bool // by topic: keys that have a value, and whether the table has them
 
+	versions map[string]int32 // of the tables' topics
+
 	seq      atomic.Int64
 	rows     atomic.Int64
 	mu       sync.Mutex
@@ -116,23 +118,27 @@ func (s *snapshot) stop(name string, reason error) {
 // table reads one table.
 func (s *snapshot) table(ctx context.Context, conn *pgx.Conn, t catalog.Table) error {
 	name := t.Schema + "." + t.Name
-	shape := t.Rows(s.cfg.personal, s.cfg.options())
+	version := s.versions[name]
+	shape, err := s.factory.ofCatalog(ctx, t, version)
+	if err != nil {
+		return err
+	}
 	if err := shape.Validate(); err != nil {
 		s.stop(name, err)
 		return nil
 	}
-	encoder, err := s.factory.encoder(ctx, shape, keyLevelSnapshot)
+	encoder, err := s.factory.encoder(ctx, shape, version, keyLevelSnapshot)
 	if errors.Is(err, avro.ErrIncompatible) {
-		s.stop(name, errors.New(incompatible(s.factory.topicOf(t.Schema, t.Name), err)))
+		s.stop(name, errors.New(incompatible(name, version, err)))
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	topic := s.factory.topicOf(t.Schema, t.Name)
+	topic := s.factory.topicOf(t.Schema, t.Name, version)
 	r := &tableReader{s: s, encoder: encoder, topic: topic, metrics: s.metrics.table(name), live: s.live[topic], out: s.pool.get()}
 	begin := time.Now()
-	if _, err := conn.PgConn().CopyTo(ctx, writer{ctx, r}, copySQL(t)); err != nil {
+	if _, err := conn.PgConn().CopyTo(ctx, writer{ctx, r}, copySQL(t, shape)); err != nil {
 		if r.err != nil {
 			return r.err
 		}
@@ -149,13 +155,10 @@ func (s *snapshot) table(ctx context.Context, conn *pgx.Conn, t catalog.Table) e
 	return r.flush(ctx)
 }
 
-func copySQL(t catalog.Table) string {
-	var columns []string
-	for _, c := range t.Columns {
-		columns = append(columns, rows.Quote(c.Name))
-	}
-	list, ident := strings.Join(columns, ", "), rows.Quote(t.Schema)+"."+rows.Quote(t.Name)
-	if !t.Partitioned && !t.Generated && t.Filter == "" {
+// copySQL reads a table whole, but for the columns that are not to leave.
+func copySQL(t catalog.Table, shape rows.Table) string {
+	list, ident := shape.SelectList(), shape.Ident()
+	if !t.Partitioned && !t.Generated && t.Filter == "" && len(shape.Selected()) == len(shape.Columns) {
 		return "COPY " + ident + " (" + list + ") TO STDOUT"
 	}
 	from := "ONLY " + ident
@@ -215,9 +218,16 @@ func (w writer) Write(data []byte) (int, error) {
 
 func (r *tableReader) line(ctx context.Context, line []byte) error {
 	r.row = splitCopy(r.row[:0], line)
+	captured, err := r.encoder.Captures(r.row)
+	if err != nil {
+		return err
+	}
+	if !captured {
+		r.metrics.filtered.Inc()
+		return nil
+	}
 	b := r.out
 	start := len(b.buf)
-	var err error
 	if b.buf, err = r.encoder.AppendKey(b.buf, r.row); err != nil {
 		b.buf = b.buf[:start]
 		return err

@@ -25,14 +25,15 @@ const HeaderUnchanged = "millrace.unchanged"
 // relation is a table as the stream describes it at the moment. name, topic and metrics do not change; the rest is the
 // walk's.
 type relation struct {
-	name    string // schema.table
-	topic   string
-	metrics *tableMetrics
-	encoder *rows.Encoder // nil: not captured, or stopped
-	outbox  *outboxTable  // not nil: it is the outbox
-	shown   bool          // observers see its changes parsed, watched or not
-	tx      pgoutput.LSN  // transaction that order counts in
-	order   int64
+	name     string // schema.table
+	topic    string
+	captured bool // selected by the configuration
+	metrics  *tableMetrics
+	encoder  *rows.Encoder // nil: not captured, or stopped
+	outbox   *outboxTable  // not nil: it is the outbox
+	shown    bool          // observers see its changes parsed, watched or not
+	tx       pgoutput.LSN  // transaction that order counts in
+	order    int64
 }
 
 // transform walks along the stream: it keeps the books of transactions and tables, gives every change its place in the
@@ -242,7 +243,9 @@ func (t *transform) onRelation(ctx context.Context, msg []byte) error {
 		return err
 	}
 	name := r.Schema + "." + r.Name
-	rel := &relation{name: name, topic: t.factory.topicOf(r.Schema, r.Name), metrics: t.metrics.table(name)}
+	version := t.position.Versions[name]
+	rel := &relation{name: name, topic: t.factory.topicOf(r.Schema, r.Name, version), metrics: t.metrics.table(name)}
+	rel.captured = t.cfg.ours(name) && t.factory.policy.Captured(r.Schema, r.Name)
 	old := t.relations[r.ID]
 	t.relations[r.ID] = rel
 	if name == t.cfg.Outbox {
@@ -253,14 +256,14 @@ func (t *transform) onRelation(ctx context.Context, msg []byte) error {
 			return err
 		}
 	}
-	if !t.cfg.captured(name) || t.position.Stopped[name] != "" {
+	if !rel.captured || t.position.Stopped[name] != "" {
 		return nil
 	}
 	if !t.known[rel.topic] {
 		t.stop(rel, "it joined the publication after the snapshot")
 		return nil
 	}
-	table, err := t.shape(ctx, r, old != nil)
+	table, err := t.shape(ctx, r, old != nil, version)
 	if err != nil {
 		return err
 	}
@@ -272,9 +275,9 @@ func (t *transform) onRelation(ctx context.Context, msg []byte) error {
 		t.stop(rel, err.Error())
 		return nil
 	}
-	rel.encoder, err = t.factory.encoder(ctx, table, keyLevelStream)
+	rel.encoder, err = t.factory.encoder(ctx, table, version, keyLevelStream)
 	if errors.Is(err, avro.ErrIncompatible) {
-		t.stop(rel, incompatible(rel.topic, err))
+		t.stop(rel, incompatible(name, version, err))
 		return nil
 	}
 	if err != nil {
@@ -285,7 +288,7 @@ func (t *transform) onRelation(ctx context.Context, msg []byte) error {
 }
 
 // shape is the relation with its types resolved and its key known; changed, if it was described before.
-func (t *transform) shape(ctx context.Context, r pgoutput.Relation, changed bool) (rows.Table, error) {
+func (t *transform) shape(ctx context.Context, r pgoutput.Relation, changed bool, version int32) (rows.Table, error) {
 	if err := t.types.LearnRelation(ctx, t.conn, r, changed); err != nil {
 		return rows.Table{}, err
 	}
@@ -300,7 +303,7 @@ func (t *transform) shape(ctx context.Context, r pgoutput.Relation, changed bool
 		}
 		key = t.keys[r.Schema+"."+r.Name]
 	}
-	return catalog.FromRelation(r, key, &t.types, t.cfg.personal, t.cfg.options()), nil
+	return t.factory.ofRelation(ctx, t.conn, r, key, &t.types, version)
 }
 
 // stop stops a table: its changes are dropped from here on, until a new snapshot.
@@ -339,7 +342,7 @@ func (t *transform) onChange(ctx context.Context, m replica.Message) error {
 	}
 	tx := t.transaction() // a new slab may bring the news that the table is stopped
 	if rel.encoder == nil {
-		if t.cfg.captured(rel.name) {
+		if rel.captured {
 			rel.metrics.dropped.Inc()
 		}
 		return nil

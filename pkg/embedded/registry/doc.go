@@ -9,7 +9,8 @@
 // Two texts are the same schema if they are the same JSON apart from white
 // space, the order of attributes and {"type":"string"} for "string". Defaults,
 // docs, aliases and logical types count: a schema that only gained a default is
-// another schema, as in Confluent.
+// another schema, as in Confluent. Whether schemas are compatible is decided
+// without logical types, as there.
 //
 // What it leaves out: schema types other than Avro (422, code 42201), schema
 // references (likewise), contexts, data contracts (metadata and rule sets are

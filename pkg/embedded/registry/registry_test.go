@@ -453,3 +453,17 @@ func TestConcurrentRegistration(t *testing.T) {
 		t.Errorf("%d ids for %d schemas", len(seen), schemas)
 	}
 }
+
+func TestLogicalTypesAreNoMatterOfCompatibility(t *testing.T) {
+	parse := func(precision string) *schema {
+		s, err := parseSchema(`{"type":"record","name":"r","fields":[{"name":"n","type":["null",{"type":"bytes","logicalType":"decimal","precision":` + precision + `,"scale":2}],"default":null}]}`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	few, many := parse("6"), parse("12")
+	if got := levelFull.check(many, []numbered{{1, few}}); len(got) > 0 || few.key == many.key {
+		t.Errorf("%v; the same schema: %v", got, few.key == many.key)
+	}
+}

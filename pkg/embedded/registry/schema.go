@@ -11,15 +11,14 @@ import (
 // schema is one registered schema; it is immutable.
 type schema struct {
 	id     int
-	text   string // as registered, without insignificant white space
-	key    string // identity, see the package comment
-	parsed *avro.Schema
+	text   string       // as registered, without insignificant white space
+	key    string       // identity, see the package comment
+	parsed *avro.Schema // without logical types
 }
 
 // parseSchema checks a text and computes its identity. The id is left 0.
 func parseSchema(text string) (*schema, error) {
-	parsed, err := avro.Parse(text)
-	if err != nil {
+	if _, err := avro.Parse(text); err != nil {
 		return nil, err
 	}
 	var v any
@@ -36,7 +35,34 @@ func parseSchema(text string) (*schema, error) {
 	if err := json.Compact(&compact, []byte(text)); err != nil {
 		return nil, fmt.Errorf("compact JSON: %w", err)
 	}
+	bare, err := encode(physical(v))
+	if err != nil {
+		return nil, err
+	}
+	parsed, err := avro.Parse(bare)
+	if err != nil {
+		return nil, err
+	}
 	return &schema{text: compact.String(), key: key, parsed: parsed}, nil
+}
+
+// physical takes the logical types away: Confluent's check of compatibility does not look at them, so that a decimal of
+// more digits can follow.
+func physical(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		delete(v, "logicalType")
+		for k, e := range v {
+			if k != "default" {
+				v[k] = physical(e)
+			}
+		}
+	case []any:
+		for i := range v {
+			v[i] = physical(v[i])
+		}
+	}
+	return v
 }
 
 // plain writes {"type":"string"} as "string", everywhere a schema can stand.

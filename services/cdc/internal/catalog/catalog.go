@@ -34,6 +34,7 @@ type Column struct {
 	Modifier   int32
 	Dimensions int  // of an array, as declared
 	Large      bool // values may be stored apart from the row
+	Number     int16
 }
 
 const tablesSQL = `
@@ -90,14 +91,14 @@ func Tables(ctx context.Context, conn *pgx.Conn, publication string) ([]Table, e
 }
 
 func columns(ctx context.Context, conn *pgx.Conn, table uint32, published map[string]bool) ([]Column, error) {
-	rs, err := conn.Query(ctx, `SELECT attname::text, atttypid, atttypmod, attndims, attstorage <> 'p' FROM pg_attribute
+	rs, err := conn.Query(ctx, `SELECT attname::text, atttypid, atttypmod, attndims, attstorage <> 'p', attnum FROM pg_attribute
 		WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped ORDER BY attnum`, table)
 	if err != nil {
 		return nil, err
 	}
 	var out []Column
 	var c Column
-	_, err = pgx.ForEachRow(rs, []any{&c.Name, &c.Type, &c.Modifier, &c.Dimensions, &c.Large}, func() error {
+	_, err = pgx.ForEachRow(rs, []any{&c.Name, &c.Type, &c.Modifier, &c.Dimensions, &c.Large, &c.Number}, func() error {
 		if published[c.Name] {
 			out = append(out, c)
 		}
@@ -105,9 +106,6 @@ func columns(ctx context.Context, conn *pgx.Conn, table uint32, published map[st
 	})
 	return out, err
 }
-
-// Personal tells whether a column holds personal data.
-type Personal func(table, column string) bool
 
 // Options are the choices in how tables are written.
 type Options struct {
@@ -117,8 +115,8 @@ type Options struct {
 }
 
 // Rows is the table in the form that encoders are made of.
-func (t Table) Rows(personal Personal, options Options) rows.Table {
-	b := builder{schema: t.Schema, table: t.Name, types: t.types, personal: personal, options: options,
+func (t Table) Rows(treat Treat, options Options) rows.Table {
+	b := builder{schema: t.Schema, table: t.Name, types: t.types, treat: treat, options: options,
 		key: set(t.Key), whole: options.WholeRow && len(t.Key) == 0 && t.Identity == identityFull}
 	out := rows.Table{Schema: t.Schema, Name: t.Name}
 	for _, c := range t.Columns {
@@ -142,7 +140,7 @@ func set(names []string) map[string]bool {
 type builder struct {
 	schema, table string
 	types         *Types
-	personal      Personal
+	treat         Treat
 	options       Options
 	key           map[string]bool
 	whole         bool // the key is the whole row
@@ -156,20 +154,18 @@ func (b *builder) column(c Column, key bool) rows.Column {
 		modes = modes.Exact()
 	}
 	switch {
-	case b.personal(b.table, c.Name):
-		out.Kind = rows.Token
 	case b.options.Text != nil && b.options.Text(b.schema, b.table, c.Name):
 	default:
 		out = b.types.Resolve(c.Type, c.Modifier, c.Dimensions).Column(modes)
 	}
 	out.Name, out.Field, out.Key, out.Nullable = c.Name, rows.FieldName(c.Name), key, b.whole
-	return out
+	return out.Treated(b.treat(b.schema, b.table, c.Name), b.types.truncatable(c.Type, c.Modifier))
 }
 
 // FromRelation is the table as the stream describes it, which may be older than the catalog. key is the key's columns
 // as the catalog has them, for a replica identity that does not tell. types must have learnt the relation.
-func FromRelation(r pgoutput.Relation, key []string, types *Types, personal Personal, options Options) rows.Table {
-	b := builder{schema: r.Schema, table: r.Name, types: types, personal: personal, options: options,
+func FromRelation(r pgoutput.Relation, key []string, types *Types, treat Treat, options Options) rows.Table {
+	b := builder{schema: r.Schema, table: r.Name, types: types, treat: treat, options: options,
 		key: set(key), whole: options.WholeRow && len(key) == 0 && r.Identity == identityFull}
 	out := rows.Table{Schema: r.Schema, Name: r.Name}
 	for _, c := range r.Columns {

@@ -200,7 +200,7 @@ func (s *source) streamed(t *testing.T, stream *replica.Stream) (r pgoutput.Rela
 	return r, out
 }
 
-func noPersonal(string, string) bool { return false }
+func noPersonal(string, string, string) rows.Treatment { return rows.Treatment{} }
 
 func TestEveryTypeIsReadAsSQLSaysItIs(t *testing.T) {
 	s := newSource(t)

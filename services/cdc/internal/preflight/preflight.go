@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/millrace-io/millrace/services/cdc/internal/catalog"
+	"github.com/millrace-io/millrace/services/cdc/internal/policy"
 )
 
 // Severity of a finding.
@@ -60,6 +61,9 @@ const (
 	CodeRowSecurity          Code = "row_security"
 	CodeIdentityNothing      Code = "identity_nothing"
 	CodeNoKey                Code = "no_key"
+	CodeRefused              Code = "refused"
+	CodeWithheld             Code = "withheld_columns"
+	CodeOldRows              Code = "row_filter_old_rows"
 	CodeGeneratedColumn      Code = "generated_column"
 	CodeLargeValues          Code = "large_values"
 )
@@ -88,7 +92,7 @@ func (f Finding) String() string {
 type Request struct {
 	URL, Slot, Publication string
 	Tables                 []string // schema.table; empty for all of the publication
-	Personal               catalog.Personal
+	Policy                 *policy.Policy
 	Options                catalog.Options
 }
 

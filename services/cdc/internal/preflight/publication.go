@@ -63,15 +63,23 @@ func (c *check) publication(ctx context.Context) error {
 
 // chosen are the configured tables in the configured order, else all.
 func (c *check) chosen(tables []catalog.Table) []catalog.Table {
-	if len(c.req.Tables) == 0 {
-		return tables
-	}
 	var out []catalog.Table
+	if len(c.req.Tables) == 0 {
+		for _, t := range tables {
+			if c.req.Policy.Captured(t.Schema, t.Name) {
+				out = append(out, t)
+			}
+		}
+		return out
+	}
 	for _, want := range c.req.Tables {
 		found := false
 		for _, t := range tables {
-			if t.Schema+"."+t.Name == want {
-				out, found = append(out, t), true
+			if t.Schema+"."+t.Name != want {
+				continue
+			}
+			if found = true; c.req.Policy.Captured(t.Schema, t.Name) {
+				out = append(out, t)
 			}
 		}
 		if !found {
@@ -86,7 +94,8 @@ func (c *check) chosen(tables []catalog.Table) []catalog.Table {
 }
 
 func (c *check) oneTable(ctx context.Context, t catalog.Table, generated string) error {
-	shape := t.Rows(c.req.Personal, c.req.Options)
+	shape := t.Rows(c.req.Policy.Treat, c.req.Options)
+	shape.Filter = c.req.Policy.Filter(t.Schema, t.Name)
 	if err := c.privileges(ctx, t, shape); err != nil {
 		return err
 	}
@@ -95,6 +104,8 @@ func (c *check) oneTable(ctx context.Context, t catalog.Table, generated string)
 	case t.Identity == 'n':
 		c.add(CodeIdentityNothing, Problem, alter("REPLICA IDENTITY DEFAULT"),
 			"the table %s has replica identity nothing: while it is published its updates and deletes FAIL on the primary", c.table)
+	case shape.Refusal() != nil:
+		c.add(CodeRefused, Problem, mend{}, "the table %s: %v", c.table, shape.Refusal())
 	case len(t.Key) == 0 && c.req.Options.WholeRow && t.Identity != 'f':
 		c.add(CodeNoKey, Problem, alter("REPLICA IDENTITY FULL"), "the table %s has no primary key, and its old rows are not published, which would be its key", c.table)
 	case shape.Validate() != nil:
@@ -103,19 +114,28 @@ func (c *check) oneTable(ctx context.Context, t catalog.Table, generated string)
 	if err := c.hazards(ctx, t, generated); err != nil {
 		return err
 	}
+	c.chosenColumns(t, shape)
 	c.large(t, shape)
 	return nil
 }
 
+// chosenColumns tells what the rules for columns and rows mean for the table.
+func (c *check) chosenColumns(t catalog.Table, shape rows.Table) {
+	if withheld := shape.Withheld(); len(withheld) > 0 {
+		c.add(CodeWithheld, Warning, mend{}, "columns of %s are withheld until somebody says what they are: %s; name each in cdc.clear, cdc.tokenise, cdc.mask or cdc.exclude_columns",
+			c.table, strings.Join(withheld, ", "))
+	}
+	if shape.Filter != nil && t.Identity != 'f' && !shape.FilterKeyed() {
+		c.add(CodeOldRows, Note, mend{on: "primary", sql: "ALTER TABLE " + shape.Ident() + " REPLICA IDENTITY FULL"},
+			"the row filter of %s reads columns that old rows do not have: every update of a row outside it writes a delete, and a row that enters it is an update", c.table)
+	}
+}
+
 func (c *check) privileges(ctx context.Context, t catalog.Table, shape rows.Table) error {
 	var usage, sel, filtered bool
-	names := make([]string, len(t.Columns))
-	for i, col := range t.Columns {
-		names[i] = col.Name
-	}
 	err := c.conn.QueryRow(ctx, `SELECT has_schema_privilege($2, 'USAGE'), has_table_privilege($1::oid, 'SELECT') OR
 		NOT EXISTS (SELECT FROM unnest($3::text[]) u(n) WHERE NOT has_column_privilege($1::oid, n, 'SELECT')), row_security_active($1::oid)`,
-		t.OID, t.Schema, names).Scan(&usage, &sel, &filtered)
+		t.OID, t.Schema, shape.Selected()).Scan(&usage, &sel, &filtered)
 	if err != nil {
 		return fmt.Errorf("privileges on %s: %w", c.table, err)
 	}
@@ -187,7 +207,7 @@ func (c *check) large(t catalog.Table, shape rows.Table) {
 	var large []string
 	for i, col := range t.Columns {
 		kind := shape.Columns[i].Kind
-		if col.Large && !shape.Columns[i].Key && kind != rows.Decimal && kind != rows.Token {
+		if col.Large && shape.Columns[i].Treatment.Written() && !shape.Columns[i].Key && kind != rows.Decimal && kind != rows.Token {
 			large = append(large, col.Name)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/millrace-io/millrace/pkg/privacy"
 	"github.com/millrace-io/millrace/services/cdc/internal/pgoutput"
+	"github.com/millrace-io/millrace/services/cdc/internal/rowfilter"
 )
 
 // Origin is what all events of a source have in common.
@@ -45,22 +46,28 @@ type Encoder struct {
 	origin, names  []byte
 	database       []byte
 	form           Form
+	filter         *rowfilter.Bound
 }
 
 type column struct {
 	append   appendFunc
 	key      bool
 	nullable bool // in the row: all but most keys
+	absent   bool // not in the schema
 }
 
 // NewEncoder compiles the encoder; keyID and valueID are the registry's ids of the table's schemas.
 func NewEncoder(t Table, origin Origin, keys *privacy.Keys, keyID, valueID int) *Encoder {
 	e := &Encoder{Table: t, keyID: keyID, valueID: valueID, form: origin.Form}
 	for _, c := range t.Columns {
-		e.columns = append(e.columns, column{append: c.appender(keys), key: c.Key, nullable: !c.Key || c.Nullable})
+		e.columns = append(e.columns, column{append: c.treated(c.appender(keys)), key: c.Key, nullable: !c.Key || c.Nullable, absent: !c.Treatment.Written()})
 	}
 	e.origin = origin.head()
 	e.database = appendString(nil, origin.Database)
+	var err error
+	if e.filter, err = t.bind(); err != nil { // Validate says so before
+		e.filter = rowfilter.Refusing(err)
+	}
 	e.names = appendString(appendString(nil, t.Schema), t.Name)
 	return e
 }
@@ -172,7 +179,7 @@ func (e *Encoder) AppendKey(dst []byte, row []pgoutput.Datum) ([]byte, error) {
 // appendColumn writes a column as the row has it: keys are written alike in the key and in the row.
 func (e *Encoder) appendColumn(dst []byte, i int, d pgoutput.Datum) ([]byte, error) {
 	c := &e.columns[i]
-	if d.Kind != pgoutput.Text {
+	if d.Kind != pgoutput.Text || c.append == nil {
 		// A part of the key that the source did not send is not null: without it the row would be another one.
 		if !c.nullable || c.key && d.Kind != pgoutput.Null {
 			return dst, e.misfit(i)
@@ -218,6 +225,9 @@ func (e *Encoder) appendRow(dst []byte, row []pgoutput.Datum) ([]byte, error) {
 	dst = append(dst, 2)
 	var err error
 	for i := range e.columns {
+		if e.columns[i].absent {
+			continue
+		}
 		if dst, err = e.appendColumn(dst, i, row[i]); err != nil {
 			return dst, err
 		}
@@ -247,6 +257,9 @@ func (e *Encoder) AppendDeleteOf(dst, key []byte, ev *Event) ([]byte, error) {
 	start := len(dst)
 	dst = append(frame(dst, e.valueID), 2)
 	for i, c := range e.Table.Columns {
+		if !c.Treatment.Written() {
+			continue
+		}
 		if !c.Key {
 			dst = append(dst, 0)
 			continue

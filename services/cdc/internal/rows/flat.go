@@ -24,13 +24,8 @@ func flatFields() []field {
 // FlatSchema is the Avro schema of the topic's values in the flat forms.
 func (t Table) FlatSchema() string {
 	r := record{Type: "record", Name: "Value", Namespace: t.namespace()}
-	for _, c := range t.Columns {
-		if c.Key && !c.Nullable {
-			r.Fields = append(r.Fields, field{Name: c.Field, Type: c.avro()})
-		} else {
-			r.Fields = append(r.Fields, optional(c.avro(), c.Field))
-		}
-	}
+	r.Fields = t.rowFields()
+	t.describe(&r)
 	r.Fields = append(r.Fields, flatFields()...)
 	return marshal(r)
 }

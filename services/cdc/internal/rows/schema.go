@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+
+	"github.com/millrace-io/millrace/services/cdc/internal/rowfilter"
 )
 
 // Kind is how a column is written in Avro.
@@ -57,12 +59,15 @@ type Column struct {
 	Delimiter byte   // of an Array: between its elements
 	Semantic  string // the name by which Kafka Connect's consumers know the type; "" for none
 	Labels    string // of an enum, separated by commas
+	Treatment Treatment
 }
 
 // Table is one version of a captured table.
 type Table struct {
 	Schema, Name string
-	Columns      []Column // in the order of the protocol
+	Columns      []Column          // in the order of the protocol
+	Lineage      Lineage           // where the columns come from; Equal does not look at it
+	Filter       *rowfilter.Filter // of the rows that are captured; nil for all
 }
 
 // FieldName makes a column's name one that Avro allows.
@@ -89,11 +94,28 @@ func TopicPart(name string) string {
 	}, name)
 }
 
+// Refusal tells why the configuration does not let the table be captured.
+func (t Table) Refusal() error {
+	for _, c := range t.Columns {
+		if err := c.allowed(); err != nil {
+			return err
+		}
+	}
+	_, err := t.bind()
+	return err
+}
+
 // Validate tells why the table cannot be captured.
 func (t Table) Validate() error {
+	if err := t.Refusal(); err != nil {
+		return err
+	}
 	seen := map[string]string{}
 	keys := 0
 	for _, c := range t.Columns {
+		if !c.Treatment.Written() {
+			continue
+		}
 		if other, ok := seen[c.Field]; ok {
 			return fmt.Errorf("columns %q and %q are both %q in Avro; rename one, or leave it out of the publication's column list", other, c.Name, c.Field)
 		}
@@ -132,14 +154,16 @@ type field struct {
 	Name    string `json:"name"`
 	Type    any    `json:"type"`
 	Default any    `json:"default,omitempty"`
+	provenance
 }
 
 type record struct {
-	Type      string  `json:"type"`
-	Name      string  `json:"name"`
-	Namespace string  `json:"namespace,omitempty"`
-	Connect   string  `json:"connect.name,omitempty"`
-	Fields    []field `json:"fields"`
+	Type      string            `json:"type"`
+	Name      string            `json:"name"`
+	Namespace string            `json:"namespace,omitempty"`
+	Connect   string            `json:"connect.name,omitempty"`
+	Fields    []field           `json:"fields"`
+	Hidden    map[string]Hidden `json:"hidden,omitempty"`
 }
 
 // null is the JSON null as a default: omitempty leaves out a nil.
@@ -173,18 +197,27 @@ func (t Table) KeySchema() string {
 
 // ValueSchema is the Avro schema of the topic's values: Debezium's envelope and our seq.
 func (t Table) ValueSchema() string {
-	row := record{Type: "record", Name: "Value"}
-	for _, c := range t.Columns {
-		if c.Key && !c.Nullable {
-			row.Fields = append(row.Fields, field{Name: c.Field, Type: c.avro()})
-		} else {
-			row.Fields = append(row.Fields, optional(c.avro(), c.Field))
-		}
-	}
+	row := record{Type: "record", Name: "Value", Fields: t.rowFields()}
+	t.describe(&row)
 	return marshal(record{Type: "record", Name: "Envelope", Namespace: t.namespace(), Fields: []field{
 		optional(row, "before"), optional("Value", "after"), {Name: "source", Type: sourceRecord()}, optional(blockRecord(), "transaction"),
 		{Name: "op", Type: "string"}, optional("long", "ts_ms"), optional("long", "ts_us"), optional("long", "ts_ns"),
 	}})
+}
+
+// rowFields are the fields of the columns that are written.
+func (t Table) rowFields() []field {
+	var out []field
+	for _, c := range t.Columns {
+		switch {
+		case !c.Treatment.Written():
+		case c.Key && !c.Nullable:
+			out = append(out, field{Name: c.Field, Type: c.avro()})
+		default:
+			out = append(out, optional(c.avro(), c.Field))
+		}
+	}
+	return out
 }
 
 // AvroType is the column's type in values, without null, as JSON.
