@@ -610,7 +610,7 @@ func TestGroupsAreSplit(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, family := range all {
-		if family.GetName() == "millrace_cdc_retained_bytes" && (len(family.Metric) != 2 || family.Metric[0].Label[0].GetName() != "slot") {
+		if family.GetName() == "millrace_cdc_retained_bytes" && (len(family.Metric) != 2 || family.Metric[0].Label[0].GetName() != "group") {
 			t.Errorf("what is retained for both groups: %v", family.Metric)
 		}
 	}

@@ -109,7 +109,7 @@ func (c Config) share(groups []Config, rest int, owner map[string]string) error 
 	return nil
 }
 
-// newGroups makes the service over those of the groups. The metrics of each have the label slot.
+// newGroups makes the service over those of the groups. The metrics of each have the label group, for some have a slot already.
 func newGroups(cfg Config, deps Deps) (*Service, error) {
 	configs, err := cfg.split()
 	if err != nil {
@@ -120,7 +120,7 @@ func newGroups(cfg Config, deps Deps) (*Service, error) {
 		d := deps
 		d.Log = deps.Log.With("slot", c.Slot)
 		if deps.Metrics != nil {
-			d.Metrics = prometheus.WrapRegistererWith(prometheus.Labels{"slot": c.Slot}, deps.Metrics)
+			d.Metrics = prometheus.WrapRegistererWith(prometheus.Labels{"group": c.group}, deps.Metrics)
 		}
 		s, err := newSingle(c, d)
 		if err != nil {
