@@ -133,7 +133,17 @@ func (c *Conn) Timelines(ctx context.Context, current int32) (Timelines, error) 
 
 // CreateSlot makes a logical slot and exports its snapshot, which lives until the next command or the connection's end.
 func (c *Conn) CreateSlot(ctx context.Context, slot string) (consistent pgoutput.LSN, snapshot string, err error) {
-	row, err := c.row(ctx, "CREATE_REPLICATION_SLOT "+quote(slot)+" LOGICAL pgoutput (SNAPSHOT 'export')", 3)
+	return c.createSlot(ctx, slot, "")
+}
+
+// CreateTemporarySlot is CreateSlot for a slot that ends with the connection. It waits until the transactions that are
+// running have ended.
+func (c *Conn) CreateTemporarySlot(ctx context.Context, slot string) (consistent pgoutput.LSN, snapshot string, err error) {
+	return c.createSlot(ctx, slot, "TEMPORARY ")
+}
+
+func (c *Conn) createSlot(ctx context.Context, slot, kind string) (consistent pgoutput.LSN, snapshot string, err error) {
+	row, err := c.row(ctx, "CREATE_REPLICATION_SLOT "+quote(slot)+" "+kind+"LOGICAL pgoutput (SNAPSHOT 'export')", 3)
 	if err != nil {
 		return 0, "", fmt.Errorf("create the slot %s: %w", slot, err)
 	}

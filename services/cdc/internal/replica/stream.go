@@ -47,16 +47,17 @@ type Stream struct {
 
 	acked    atomic.Uint64
 	received atomic.Uint64
-	heard    atomic.Int64 // Unix nanoseconds of when the present or last Receive began
-	reading  atomic.Bool  // a Receive waits
-	asked    atomic.Bool  // the server wants a status update
+	heard    atomic.Int64  // Unix nanoseconds of when the present or last Receive began
+	reading  atomic.Bool   // a Receive waits
+	asked    atomic.Bool   // the server wants a status update
+	ask      chan struct{} // the server is to be asked at once
 	stop     chan struct{}
 	done     chan struct{}
 	once     sync.Once
 }
 
 func newStream(conn *pgconn.HijackedConn, buffer *bufio.Reader, at pgoutput.LSN) *Stream {
-	s := &Stream{conn: conn, buffer: buffer, stop: make(chan struct{}), done: make(chan struct{})}
+	s := &Stream{conn: conn, buffer: buffer, ask: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
 	s.acked.Store(uint64(at))
 	s.received.Store(uint64(at))
 	s.heard.Store(time.Now().UnixNano())
@@ -85,6 +86,14 @@ func (s *Stream) Ack(lsn pgoutput.LSN) {
 
 // Received is how far the server has sent, keepalives included.
 func (s *Stream) Received() pgoutput.LSN { return pgoutput.LSN(s.received.Load()) }
+
+// Ask has the server tell at once how far it is, with a keepalive that Receive returns.
+func (s *Stream) Ask() {
+	select {
+	case s.ask <- struct{}{}:
+	default: // it is being asked
+	}
+}
 
 // Pending tells whether a part of the next message is here already.
 func (s *Stream) Pending() bool {
@@ -151,9 +160,12 @@ func (s *Stream) report() {
 	defer ticker.Stop()
 	var sent, questioned time.Time
 	for {
+		asking := false
 		select {
 		case <-s.stop:
 			return
+		case <-s.ask:
+			asking = true
 		case <-ticker.C:
 		}
 		now := time.Now()
@@ -162,8 +174,8 @@ func (s *Stream) report() {
 			_ = s.conn.Conn.Close() // Receive tells
 			return
 		}
-		question := s.reading.Load() && quiet >= pulse && now.Sub(questioned) >= pulse
-		if quiet < tick && now.Sub(sent) < pulse && !s.asked.Swap(false) {
+		question := asking || s.reading.Load() && quiet >= pulse && now.Sub(questioned) >= pulse
+		if !asking && quiet < tick && now.Sub(sent) < pulse && !s.asked.Swap(false) {
 			continue
 		}
 		if err := s.write(question, now); err != nil {
