@@ -48,7 +48,7 @@ func (s *Service) Reset(ctx context.Context) error {
 		return err
 	}
 	empty := schemas.Position{Slot: s.cfg.Slot, SystemID: ses.system.ID, Timeline: ses.system.Timeline, Seq: ses.position.Seq,
-		Versions: ses.position.Versions}
+		Versions: ses.position.Versions, Requests: ses.position.Requests}
 	if err := ses.commits.record(ctx, empty); err != nil {
 		return err
 	}

@@ -235,12 +235,16 @@ func (c *committer) count(b *batch) {
 		if r.op != 0 {
 			r.table.of(r.op).Add(float64(n))
 		}
-		if ends := c.ends[r.topic]; ends != nil {
+		if r.table != nil && r.op != opQuarantined { // a topic that is not listed is that of a table that joined
+			ends := c.ends[r.topic]
 			for j := i; j < i+n; j++ {
-				if p := int(b.records[j].Partition); p < len(ends) {
-					ends[p] = max(ends[p], b.records[j].Offset+1)
+				p := int(b.records[j].Partition)
+				for len(ends) <= p {
+					ends = append(ends, 0)
 				}
+				ends[p] = max(ends[p], b.records[j].Offset+1)
 			}
+			c.ends[r.topic] = ends
 		}
 		i += n
 	}

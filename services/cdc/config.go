@@ -64,7 +64,8 @@ type Config struct {
 	TransactionBytes    int           `yaml:"transaction_bytes" doc:"bytes after which a Kafka transaction is committed, within a source transaction if need be"`
 	QueueBytes          int           `yaml:"queue_bytes" doc:"bytes of changes that wait to be encoded; when full, the source is not read"`
 	EncodeWorkers       int           `yaml:"encode_workers" doc:"goroutines that encode the stream's changes; 0 takes one less than there are processors, 4 at most"`
-	SnapshotWorkers     int           `yaml:"snapshot_workers" doc:"tables that a snapshot reads at the same time"`
+	SnapshotWorkers     int           `yaml:"snapshot_workers" doc:"ranges of tables that a snapshot reads at the same time, and jobs beside the stream that run"`
+	JobBytes            int           `yaml:"job_bytes" doc:"bytes of rows that are read beside the stream at a time, over all tables: new tables, requested snapshots, repairs"`
 	ProgressInterval    time.Duration `yaml:"progress_interval" doc:"how often progress is claimed"`
 	SlotTimeout         time.Duration `yaml:"slot_timeout" doc:"how long one attempt to create the slot may take"`
 	Delivery            string        `yaml:"delivery" doc:"exactly_once, by Kafka transactions; or at_least_once without them, where consumers can tell repeats by headers"`
@@ -91,7 +92,7 @@ func DefaultConfig() Config {
 		Decimal: string(rows.DecimalPrecise), Time: string(rows.TimeMicros), Binary: string(rows.BinaryBytes), Keyless: keylessRefuse,
 		Envelope: EnvelopeDebezium, FlatDeletes: deletesTombstone, OutboxColumns: []string{"id", "aggregatetype", "aggregateid", "type", "payload"},
 		OutboxPrefix: "outbox.", OutboxMaxTopics: 100,
-		TransactionInterval: 20 * time.Millisecond, TransactionBytes: 8 << 20, QueueBytes: 4 << 20, SnapshotWorkers: 2,
+		TransactionInterval: 20 * time.Millisecond, TransactionBytes: 8 << 20, QueueBytes: 4 << 20, SnapshotWorkers: 2, JobBytes: 8 << 20,
 		Delivery: ExactlyOnce, ProgressInterval: 500 * time.Millisecond, SlotTimeout: time.Minute, PositionInterval: 10 * time.Second,
 		SlotMaxBytes: 32 << 30, SlotMaxAge: 72 * time.Hour, SlotMaxXminAge: 200_000_000,
 	}
@@ -195,6 +196,9 @@ func (c Config) validateSizes() error {
 	}
 	if c.EncodeWorkers < 0 || c.EncodeWorkers > 64 {
 		return fmt.Errorf("encode_workers: %d must be between 0 and 64", c.EncodeWorkers)
+	}
+	if c.JobBytes < 64<<10 || c.JobBytes > 1<<30 {
+		return fmt.Errorf("job_bytes: %d must be between 65536 and %d", c.JobBytes, 1<<30)
 	}
 	if c.SnapshotWorkers < 1 || c.SnapshotWorkers > 32 {
 		return fmt.Errorf("snapshot_workers: %d must be between 1 and 32", c.SnapshotWorkers)

@@ -1,6 +1,7 @@
 package cdc
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -97,7 +98,10 @@ func (c *coder) changed(it *item) error {
 			op, before, seq = 'c', nil, seq+1
 		}
 	}
-	_, err = c.add(it, op, before, ch.New, seq, headers)
+	added, err := c.add(it, op, before, ch.New, seq, headers)
+	if added && op == 'c' && headers != nil {
+		c.owe(it)
+	}
 	return err
 }
 
@@ -144,20 +148,25 @@ func (c *coder) read(it *item) error {
 		it.rel.metrics.filtered.Inc()
 		return nil
 	}
-	_, err = c.add(it, 'r', nil, row, it.seq, nil)
+	_, err = c.add(it, 'r', nil, row, it.seq, unchanged(it.encoder, row))
 	return err
 }
 
 // fill puts the old row's values where the new row says that they did not change, and lists those it cannot.
 func (c *coder) fill(encoder *rows.Encoder) []kgo.RecordHeader {
-	var missing []string
 	for i := range c.change.New {
-		if c.change.New[i].Kind != pgoutput.Unchanged {
-			continue
-		}
-		if i < len(c.change.Old) && c.change.Old[i].Kind == pgoutput.Text { // of a full row, or a large key
+		if c.change.New[i].Kind == pgoutput.Unchanged && i < len(c.change.Old) && c.change.Old[i].Kind == pgoutput.Text { // of a full row, or a large key
 			c.change.New[i] = c.change.Old[i]
-		} else if i < len(encoder.Table.Columns) && encoder.Table.Columns[i].Treatment.Written() {
+		}
+	}
+	return unchanged(encoder, c.change.New)
+}
+
+// unchanged lists the columns that a row says nothing about.
+func unchanged(encoder *rows.Encoder, row []pgoutput.Datum) []kgo.RecordHeader {
+	var missing []string
+	for i := range row {
+		if row[i].Kind == pgoutput.Unchanged && i < len(encoder.Table.Columns) && encoder.Table.Columns[i].Treatment.Written() {
 			missing = append(missing, encoder.Table.Columns[i].Field)
 		}
 	}
@@ -174,6 +183,14 @@ func (c *coder) remove(it *item, row []pgoutput.Datum) error {
 		c.tombstone(it)
 	}
 	return err
+}
+
+// owe has the last row that was added read again: it came under another key, and the stream does not repeat its large
+// values, which the topic has under the old key only.
+func (c *coder) owe(it *item) {
+	last := c.out.refs[len(c.out.refs)-1]
+	c.slab.findings = append(c.slab.findings, finding{at: len(c.out.refs), table: it.rel.metrics, owed: true,
+		key: bytes.Clone(c.out.buf[last.key:last.value])})
 }
 
 // tombstone repeats the key of the last record, with no value.

@@ -104,7 +104,13 @@ type running struct {
 
 func (s *store) start(t testing.TB) *running {
 	t.Helper()
+	return s.startWith(t, hooks{})
+}
+
+func (s *store) startWith(t testing.TB, h hooks) *running {
+	t.Helper()
 	svc := s.service(t)
+	svc.hooks = h
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- svc.Run(ctx) }()

@@ -32,6 +32,11 @@ type metrics struct {
 	gaps         *prometheus.CounterVec // cause
 	snapshotDone prometheus.Gauge
 	snapshotAll  prometheus.Gauge
+	jobs         prometheus.Gauge
+	jobRows      *prometheus.GaugeVec // table
+	jobShare     *prometheus.GaugeVec // table
+	jobWindows   prometheus.Counter
+	notesDropped prometheus.Counter
 	tables       map[string]*tableMetrics
 }
 
@@ -100,13 +105,21 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		retained:     gauge("retained_bytes", "Write-ahead log that the source keeps for the slot."),
 		snapshotDone: gauge("snapshot_rows", "Rows that the snapshot has read."),
 		snapshotAll:  gauge("snapshot_expected_rows", "Rows that the source expects in the tables of the snapshot."),
+		jobs:         gauge("jobs", "Jobs beside the stream that are not done; `cdc status` names them."),
+		jobRows: prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "millrace", Subsystem: "cdc", Name: "job_rows",
+			Help: "Rows that a table's job has written."}, []string{"table"}),
+		jobShare: prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "millrace", Subsystem: "cdc", Name: "job_done_ratio",
+			Help: "Share of a table's blocks that its job has read."}, []string{"table"}),
+		jobWindows:   counter("job_windows_total", "Windows in which rows were read beside the stream."),
+		notesDropped: counter("notifications_dropped_total", "Notifications that could not be written."),
 		tables:       map[string]*tableMetrics{},
 	}
 	if r == nil {
 		return m, nil
 	}
 	for _, c := range []prometheus.Collector{m.rows, m.dropped, m.quarantined, m.poisoned, m.refused, m.filtered, m.in, m.out, m.transactions, m.kafkaTx, m.restarts, m.stopped,
-		m.lagBytes, m.lagSeconds, m.retained, m.safe, m.xminAge, m.restartAge, m.waitingAge, m.foreignIdle, m.givenUp, m.gaps, m.snapshotDone, m.snapshotAll} {
+		m.lagBytes, m.lagSeconds, m.retained, m.safe, m.xminAge, m.restartAge, m.waitingAge, m.foreignIdle, m.givenUp, m.gaps, m.snapshotDone, m.snapshotAll,
+		m.jobs, m.jobRows, m.jobShare, m.jobWindows, m.notesDropped} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}

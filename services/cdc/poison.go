@@ -36,6 +36,7 @@ type finding struct {
 	table  *tableMetrics
 	key    []byte
 	reason string
+	owed   bool // the row of the key is there, and lacks values that are to be read
 }
 
 // Kinds of verdict.
@@ -43,6 +44,7 @@ const (
 	verdictStopped = iota
 	verdictPoisoned
 	verdictCleared
+	verdictOwed
 )
 
 // verdict is a finding as it stands in the total order.
@@ -59,6 +61,8 @@ func (v verdict) apply(p schemas.Position) schemas.Position {
 		return withStopped(p, v.table, v.reason)
 	case verdictPoisoned:
 		return withPoisoned(p, v.table, v.key)
+	case verdictOwed:
+		return withOwed(p, v.table, v.key)
 	default:
 		return withoutPoisoned(p, v.table, v.key)
 	}
@@ -176,7 +180,7 @@ func (q *sequencer) judge(s *slab, pending []verdict) {
 				r.table.dropped.Inc()
 			}
 			continue
-		case r.op != opQuarantined && isPoisoned(s.position, r.table.name, b.buf[r.key:r.value]):
+		case r.op != opQuarantined && (r.op == 0 || whole(r)) && isPoisoned(s.position, r.table.name, b.buf[r.key:r.value]):
 			q.decide(s, r.table, verdict{kind: verdictCleared, table: r.table.name, key: slices.Clone(b.buf[r.key:r.value])})
 		}
 		kept = append(kept, r)
@@ -200,6 +204,10 @@ func (q *sequencer) find(s *slab, f finding, stopped map[string]bool) {
 		return
 	}
 	reason := f.reason
+	if f.owed {
+		q.decide(s, f.table, verdict{kind: verdictOwed, table: name, key: f.key})
+		return
+	}
 	if f.key != nil {
 		if reason = tooPoisoned(s.position, q.limit, name, f.key); reason == "" {
 			q.log.Warn("a row does not fit and is in quarantine; a later good row of its key mends it, or `cdc resume`", "table", name, "reason", f.reason)
@@ -210,7 +218,7 @@ func (q *sequencer) find(s *slab, f finding, stopped map[string]bool) {
 		f.table.dropped.Inc()
 	}
 	stopped[name] = true
-	q.log.Error("table stopped; mend the cause, then `cdc reset --yes` and start again: the snapshot brings in what was dropped",
+	q.log.Error("table stopped; mend the cause, then `cdc resume`: it brings in what was dropped",
 		"table", name, "reason", reason)
 	q.decide(s, f.table, verdict{kind: verdictStopped, table: name, reason: reason})
 }

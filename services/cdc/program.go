@@ -64,7 +64,7 @@ func Program(version string) app.Program {
 			rt.Add("cdc", service)
 			return nil
 		},
-		Commands: []app.Command{s.check(), s.plan(), s.status(version), s.reset(version), s.uninstall(version)},
+		Commands: []app.Command{s.check(), s.plan(), s.status(version), s.reset(version), s.uninstall(version), s.snapshot(version), s.pause(version), s.resume(version)},
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/millrace-io/millrace/pkg/kafka"
 	"github.com/millrace-io/millrace/pkg/privacy"
 	"github.com/millrace-io/millrace/schemas"
+	"github.com/millrace-io/millrace/services/cdc/internal/chunk"
 	"github.com/millrace-io/millrace/services/cdc/internal/policy"
 )
 
@@ -45,6 +46,15 @@ type Service struct {
 	promoted   chan int32       // the guard says that the source is on another timeline
 	guardEvery time.Duration
 	groups     []*Service // of one slot each; with them the fields above are not used
+	notes      *notifier
+	hooks      hooks
+}
+
+// hooks are for tests, which hold what runs beside the stream where they want it. They are nil otherwise.
+type hooks struct {
+	read    func(table string, c *chunk.Chunk) // a window has its rows, and the stream does not know yet
+	copied  func(table string, block int64)    // the first snapshot has read a range up to a block
+	members time.Duration                      // how often the publication is looked at
 }
 
 // New checks the configuration and makes the service. It does no I/O.
@@ -77,8 +87,11 @@ func newSingle(cfg Config, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("register the metrics of cdc: %w", err)
 	}
-	return &Service{cfg: cfg, deps: deps, policy: rules, metrics: m, state: newState(), announce: func(schemas.CaptureNotification) {},
-		exceeded: make(chan *limitError, 1), promoted: make(chan int32, 1), guardEvery: guardInterval}, nil
+	s := &Service{cfg: cfg, deps: deps, policy: rules, metrics: m, state: newState(),
+		exceeded: make(chan *limitError, 1), promoted: make(chan int32, 1), guardEvery: guardInterval}
+	s.notes = newNotifier(s)
+	s.announce = s.notes.tell
+	return s, nil
 }
 
 // Ready is nil while changes are streaming, otherwise the reason why not. Stopped tables do not make it unready.
@@ -99,6 +112,7 @@ func (s *Service) Run(ctx context.Context) error {
 	group.Go(func() error { return s.capture(ctx) })
 	group.Go(func() error { s.claims(ctx); return nil })
 	group.Go(func() error { s.guardSlot(ctx); return nil })
+	group.Go(func() error { s.notes.run(ctx); return nil })
 	return group.Wait()
 }
 

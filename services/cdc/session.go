@@ -1,13 +1,16 @@
 package cdc
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgproto3"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/sync/errgroup"
@@ -18,6 +21,7 @@ import (
 	"github.com/millrace-io/millrace/pkg/quarantine"
 	"github.com/millrace-io/millrace/schemas"
 	"github.com/millrace-io/millrace/services/cdc/internal/catalog"
+	"github.com/millrace-io/millrace/services/cdc/internal/chunk"
 	"github.com/millrace-io/millrace/services/cdc/internal/pgoutput"
 	"github.com/millrace-io/millrace/services/cdc/internal/preflight"
 	"github.com/millrace-io/millrace/services/cdc/internal/replica"
@@ -38,6 +42,9 @@ type session struct {
 	pool     pool
 }
 
+// copyBytes is how much of a table is read from the connection at once: the server sends 8 kB at a time.
+const copyBytes = 64 << 10
+
 // connectSQL opens a connection for queries, with the settings under which rows are captured.
 func connectSQL(ctx context.Context, source SourceConfig, application string) (*pgx.Conn, error) {
 	cfg, err := pgx.ParseConfig(source.URL.Reveal())
@@ -48,6 +55,9 @@ func connectSQL(ctx context.Context, source SourceConfig, application string) (*
 		cfg.RuntimeParams[name] = value
 	}
 	cfg.RuntimeParams["application_name"] = application
+	cfg.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend { // a table is read in few calls
+		return pgproto3.NewFrontend(bufio.NewReaderSize(r, copyBytes), w)
+	}
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = 5 * time.Second
 	}
@@ -78,7 +88,7 @@ func (s *Service) session(ctx context.Context, fresh bool) (err error) {
 	}
 	defer ses.closeKafka()
 	if fresh {
-		ses.position.Snapshot = snapshotRunning // the slot is dropped and made anew
+		ses.position.Snapshot, ses.position.SnapshotLSN = snapshotRunning, 0 // the slot is dropped and made anew
 	}
 	snapshotNeeded, err := ses.decide(ctx, conn)
 	if err != nil {
@@ -212,6 +222,9 @@ func (s *session) decide(ctx context.Context, conn *replica.Conn) (bool, error) 
 		}
 		return false, unready(s.found.Problems(false))
 	}
+	if s.position.Snapshot == snapshotRunning && s.position.SnapshotLSN != 0 {
+		return s.begun(ctx, conn, slot)
+	}
 	if err := unready(s.found.Problems(false)); err != nil {
 		return false, err
 	}
@@ -219,6 +232,21 @@ func (s *session) decide(ctx context.Context, conn *replica.Conn) (bool, error) 
 		return false, missingPosition(s.cfg.Slot)
 	}
 	return true, nil
+}
+
+// begun decides about a snapshot that was cut short. From where its slot was made on the changes are streamed, and what
+// it has not read is read beside them, so that nothing is read twice.
+func (s *session) begun(ctx context.Context, conn *replica.Conn, slot slotInfo) (bool, error) {
+	if err := s.fits(ctx, conn, slot); err != nil {
+		if errors.Is(err, ErrGap) { // nothing was streamed yet
+			s.deps.Log.Warn("the snapshot begins again", "reason", err)
+			return true, nil
+		}
+		return false, err
+	}
+	s.deps.Log.Info("the snapshot was cut short; what is left of it is read beside the stream", "tables", len(s.position.Jobs))
+	s.position.Snapshot = snapshotDone
+	return false, nil
 }
 
 func (s *session) topics(tables []catalog.Table) (names []string, declared []kafka.Topic) {
@@ -237,7 +265,7 @@ func (s *session) takeSnapshot(ctx context.Context, conn *replica.Conn) error {
 	}
 	s.state.blocked(errors.New("preparing the first snapshot"))
 	p := schemas.Position{Slot: s.cfg.Slot, SystemID: s.system.ID, Timeline: s.system.Timeline, Seq: s.position.Seq, Snapshot: snapshotRunning,
-		PublicationID: int64(s.found.PublicationID), Versions: s.position.Versions}
+		PublicationID: int64(s.found.PublicationID), Versions: s.position.Versions, Requests: s.position.Requests}
 	if err := s.commits.record(ctx, p); err != nil {
 		return err
 	}
@@ -262,10 +290,14 @@ func (s *session) takeSnapshot(ctx context.Context, conn *replica.Conn) error {
 	if err != nil {
 		return err
 	}
+	p.LSN, p.SnapshotLSN, p.CommitTime = int64(at), int64(at), seen
+	if err := s.plan(ctx, &p, live); err != nil {
+		return err
+	}
 	s.deps.Log.Info("slot created, reading the tables", "slot", s.cfg.Slot, "at", at, "tables", len(s.found.Tables))
 	s.state.blocked(fmt.Errorf("taking the first snapshot of %d tables", len(s.found.Tables)))
 	snap := &snapshot{cfg: s.cfg, factory: s.factory, metrics: s.metrics, log: s.deps.Log, pool: s.pool, name: name, at: at,
-		time: now.UnixMicro(), live: live, versions: p.Versions, position: p,
+		time: now.UnixMicro(), live: live, position: p, hooks: s.hooks,
 		connect: func(ctx context.Context) (*pgx.Conn, error) {
 			return connectSQL(ctx, s.deps.Source, "millrace-cdc-snapshot")
 		}}
@@ -274,9 +306,37 @@ func (s *session) takeSnapshot(ctx context.Context, conn *replica.Conn) error {
 		return err
 	}
 	done := snap.position
-	done.Seq, done.Snapshot, done.LSN, done.SnapshotLSN, done.CommitTime = snap.seq.Load(), snapshotDone, int64(at), int64(at), seen
+	done.Seq, done.Snapshot = snap.seq.Load(), snapshotDone
 	s.position = done
 	return s.commits.record(ctx, done)
+}
+
+// plan notes what the snapshot is going to read: a job for each table, which is done when the table is read.
+func (s *session) plan(ctx context.Context, p *schemas.Position, live map[string]map[string]bool) error {
+	members, err := readMembers(ctx, s.sql, s.cfg.Publication)
+	if err != nil {
+		return err
+	}
+	p.Members, p.Jobs = map[string]int64{}, nil
+	reader := chunk.NewReader(s.sql)
+	for _, t := range s.found.Tables {
+		name := t.Schema + "." + t.Name
+		p.Members[name] = members[name]
+		shape, err := s.factory.ofCatalog(ctx, t, p.Versions[name])
+		if err != nil {
+			return err
+		}
+		now, err := reader.Describe(ctx, chunkTable(t, shape))
+		if err != nil {
+			return err
+		}
+		kind := schemas.CaptureSnapshot
+		if live[s.factory.topicOf(t.Schema, t.Name, p.Versions[name])] != nil {
+			kind = schemas.CaptureReconcile // the topic has keys that the table may not have
+		}
+		p.Jobs = append(p.Jobs, schemas.Job{ID: jobFirst + name, Kind: kind, Table: name, FileNode: now.FileNode, Blocks: now.Blocks, StartedAt: time.Now().UTC()})
+	}
+	return s.commits.record(ctx, *p)
 }
 
 // pump runs the snapshot and commits what it reads.
@@ -349,8 +409,7 @@ func (s *session) sourceTimes(ctx context.Context) (seen, now time.Time, err err
 
 // stream carries changes until something fails.
 func (s *session) stream(ctx context.Context, conn *replica.Conn) error {
-	names, err := s.prepare(ctx)
-	if err != nil {
+	if err := s.prepare(ctx); err != nil {
 		conn.Close()
 		return err
 	}
@@ -366,41 +425,57 @@ func (s *session) stream(ctx context.Context, conn *replica.Conn) error {
 	s.deps.Log.Info("streaming", "slot", s.cfg.Slot, "from", at, "seq", s.position.Seq, "stopped", len(s.position.Stopped))
 	s.state.streaming(s.position, s.commits.ends)
 	s.state.reads(stream)
-	return s.carry(ctx, stream, names)
+	return s.carry(ctx, stream)
 }
 
-// prepare finds out which topics a snapshot has filled, and where they end.
-func (s *session) prepare(ctx context.Context) (map[string]bool, error) {
+// prepare finds out where the topics end.
+func (s *session) prepare(ctx context.Context) error {
 	names, _ := s.topics(s.found.Tables)
 	listed, err := kadm.NewClient(s.client).ListTopics(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("list the topics: %w", err)
+		return fmt.Errorf("list the topics: %w", err)
 	}
-	known := map[string]bool{}
+	earlier := len(s.position.Members) == 0 // a version that did not note them wrote the position: who has a topic is one
+	members := map[string]int64{}
 	var there []string
-	for _, n := range names {
+	for i, n := range names {
 		if listed.Has(n) {
-			known[n] = true
 			there = append(there, n)
+			members[s.found.Tables[i].Schema+"."+s.found.Tables[i].Name] = 0
 		}
+	}
+	if earlier {
+		s.position.Members = members
 	}
 	if len(there) > 0 {
 		if s.commits.ends, err = dataEnds(ctx, s.deps.Kafka, s.deps.Log, there...); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return known, nil
+	return nil
+}
+
+// newTopic makes the topic of a table that joined; fresh if there was none.
+func (s *session) newTopic(ctx context.Context, topic kafka.Topic) (fresh bool, err error) {
+	applied, err := s.deps.Kafka.EnsureTopics(ctx, s.client, topic)
+	if err != nil {
+		return false, err
+	}
+	for _, a := range applied {
+		fresh = fresh || a.Created
+	}
+	return fresh, nil
 }
 
 // carry joins reader, encoder and committer; each has its goroutine, and the first error ends all.
-func (s *session) carry(ctx context.Context, stream *replica.Stream, known map[string]bool) error {
+func (s *session) carry(ctx context.Context, stream *replica.Stream) error {
 	batches := make(chan *batch, 4)
 	group, ctx := errgroup.WithContext(ctx)
 	q := newQueue(s.cfg.QueueBytes)
 	encoding := newPipeline(s.cfg.encodeWorkers(), func() *coder { return &coder{pool: s.pool, poison: s.poison, numbered: s.cfg.Delivery == AtLeastOnce} },
 		sender(batches), q.giveBack, s.metrics, s.deps.Log)
 	t := &transform{cfg: s.cfg, factory: s.factory, metrics: s.metrics, log: s.deps.Log, conn: s.sql, queue: q, pipeline: encoding,
-		watched: map[string]bool{}, known: known, keys: map[string][]string{}, relations: map[uint32]*relation{},
+		watched: map[string]bool{}, keys: map[string][]string{}, relations: map[uint32]*relation{},
 		position: s.position, start: pgoutput.LSN(s.position.LSN),
 		live: func(ctx context.Context, topic string) (map[string]struct{}, error) {
 			keys, err := liveKeys(ctx, s.deps.Kafka, s.deps.Log, topic)
@@ -415,10 +490,15 @@ func (s *session) carry(ctx context.Context, stream *replica.Stream, known map[s
 	if err := s.observe(ctx, t); err != nil {
 		return err
 	}
+	t.beside = newBeside(t, s.notes.tell)
+	t.observers = append(t.observers, t.beside)
+	t.newTopic = s.newTopic
+	manager := newJobs(s, t.beside, stream.Ask)
 	stop := context.AfterFunc(ctx, func() { q.close(ctx.Err()); stream.Close() })
 	defer stop()
 	group.Go(func() error { return read(stream, q, s.cfg.Publication) })
 	group.Go(func() error { return t.run(ctx) })
+	group.Go(func() error { return manager.run(ctx) })
 	encoding.start(ctx, group)
 	group.Go(func() error { return s.commits.run(ctx, batches) })
 	return group.Wait()

@@ -17,11 +17,13 @@ import (
 	"github.com/millrace-io/millrace/pkg/avro"
 	"github.com/millrace-io/millrace/schemas"
 	"github.com/millrace-io/millrace/services/cdc/internal/catalog"
+	"github.com/millrace-io/millrace/services/cdc/internal/chunk"
 	"github.com/millrace-io/millrace/services/cdc/internal/pgoutput"
 	"github.com/millrace-io/millrace/services/cdc/internal/rows"
 )
 
-// snapshot reads whole tables as they were at the slot's consistent point.
+// snapshot reads whole tables as they were at the slot's consistent point, by ranges of blocks. What is read is taken off
+// the jobs of its position, which the tables have from the begin: if it is cut short, they go on beside the stream.
 type snapshot struct {
 	cfg     Config
 	factory *factory
@@ -30,41 +32,103 @@ type snapshot struct {
 	pool    pool
 	emit    func(context.Context, *batch) error
 	connect func(context.Context) (*pgx.Conn, error)
+	hooks   hooks
 
 	name string // of the exported snapshot
 	at   pgoutput.LSN
 	time int64                      // Unix microseconds
 	live map[string]map[string]bool // by topic: keys that have a value, and whether the table has them
 
-	versions map[string]int32 // of the tables' topics
-
 	seq      atomic.Int64
 	rows     atomic.Int64
-	mu       sync.Mutex
+	mu       sync.Mutex // also held while a batch is sent, so that positions are in order
 	position schemas.Position
 }
 
-// run reads all tables, several at a time, then deletes what the topics have and the tables have not.
+// copying is a table while it is read.
+type copying struct {
+	catalog.Table
+	name    string
+	topic   string
+	encoder *rows.Encoder
+	metrics *tableMetrics
+	from    chunk.Table
+	begin   time.Time
+
+	job   schemas.Job     // under the snapshot's mu, as done is
+	done  map[int64]int64 // ranges that were read behind a gap: from, to
+	mu    sync.Mutex
+	live  map[string]bool // under mu
+	given atomic.Bool     // up: it is stopped, or left to its job
+}
+
+// extent of a table that is read at a time.
+type copyRange struct {
+	t        *copying
+	from, to int64
+}
+
+// rangeBlocks is 8 MB of a table with the usual blocks.
+const rangeBlocks = 1024
+
+// run reads all tables, several ranges at a time; after a table's last range it deletes what the topic has and the table
+// has not.
 func (s *snapshot) run(ctx context.Context, tables []catalog.Table) error {
-	jobs := make(chan catalog.Table, len(tables))
+	var ranges []copyRange
 	expected := int64(0)
 	for _, t := range tables {
-		jobs <- t
+		c, err := s.prepare(ctx, t)
+		if err != nil {
+			return fmt.Errorf("snapshot of %s.%s: %w", t.Schema, t.Name, err)
+		}
+		if c == nil {
+			continue
+		}
 		expected += t.EstimatedRows
-		s.metrics.table(t.Schema + "." + t.Name) // the workers only read the map
+		ranges = append(ranges, copyRange{t: c, to: min(rangeBlocks, c.job.Blocks)})
+		for from := int64(rangeBlocks); from < c.job.Blocks; from += rangeBlocks {
+			ranges = append(ranges, copyRange{t: c, from: from, to: min(from+rangeBlocks, c.job.Blocks)})
+		}
 	}
-	close(jobs)
+	work := make(chan copyRange, len(ranges))
+	for _, r := range ranges {
+		work <- r
+	}
+	close(work)
 	s.metrics.snapshotAll.Set(float64(expected))
 	s.metrics.snapshotDone.Set(0)
 	group, ctx := errgroup.WithContext(ctx)
-	for range min(s.cfg.SnapshotWorkers, len(tables)) {
-		group.Go(func() error { return s.worker(ctx, jobs) })
+	for range min(s.cfg.SnapshotWorkers, len(ranges)) {
+		group.Go(func() error { return s.worker(ctx, work) })
 	}
 	ended := make(chan struct{})
 	go s.report(ended, expected)
 	err := group.Wait()
 	close(ended)
 	return err
+}
+
+// prepare makes the encoder of a table; nil if the table is stopped.
+func (s *snapshot) prepare(ctx context.Context, t catalog.Table) (*copying, error) {
+	name := t.Schema + "." + t.Name
+	version := s.position.Versions[name]
+	c := &copying{Table: t, name: name, topic: s.factory.topicOf(t.Schema, t.Name, version), begin: time.Now(), done: map[int64]int64{}}
+	c.job, _ = findJob(s.position, jobFirst+c.name)
+	shape, err := s.factory.ofCatalog(ctx, t, version)
+	if err != nil {
+		return nil, err
+	}
+	if err := shape.Validate(); err != nil {
+		s.stop(c, err)
+		return nil, nil
+	}
+	c.encoder, err = s.factory.encoder(ctx, shape, version, keyLevelSnapshot)
+	if errors.Is(err, avro.ErrIncompatible) {
+		s.stop(c, errors.New(incompatible(name, version, err)))
+		return nil, nil
+	}
+	c.metrics, c.from, c.live = s.metrics.table(c.name), chunkTable(t, shape), s.live[c.topic]
+	return c, err
 }
 
 // report tells how far it is.
@@ -86,7 +150,7 @@ func (s *snapshot) report(ended <-chan struct{}, expected int64) {
 	}
 }
 
-func (s *snapshot) worker(ctx context.Context, jobs <-chan catalog.Table) error {
+func (s *snapshot) worker(ctx context.Context, work <-chan copyRange) error {
 	conn, err := s.connect(ctx)
 	if err != nil {
 		return err
@@ -99,88 +163,121 @@ func (s *snapshot) worker(ctx context.Context, jobs <-chan catalog.Table) error 
 	if err != nil {
 		return fmt.Errorf("take over the slot's snapshot: %w", err)
 	}
-	for t := range jobs {
-		if err := s.table(ctx, conn, t); err != nil {
-			return fmt.Errorf("snapshot of %s.%s: %w", t.Schema, t.Name, err)
+	var locked *copying
+	for r := range work {
+		if r.t.given.Load() {
+			continue
+		}
+		err := error(nil)
+		if locked != r.t {
+			locked = r.t
+			err = s.lock(ctx, conn, r.t)
+		}
+		if err == nil && !r.t.given.Load() {
+			err = s.copy(ctx, conn, r)
+		}
+		if err != nil {
+			return fmt.Errorf("snapshot of %s: %w", r.t.name, err)
+		}
+		if s.hooks.copied != nil {
+			s.hooks.copied(r.t.name, r.to)
 		}
 	}
 	return nil
 }
 
-func (s *snapshot) stop(name string, reason error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.position = withStopped(s.position, name, reason.Error())
-	s.metrics.stopped.Set(float64(len(s.position.Stopped)))
-	s.log.Error("table stopped; mend the cause, then `cdc reset --yes` and start again", "table", name, "reason", reason)
+// lock keeps the table's files as they are until the transaction ends. A table that was rewritten since the slot was made
+// has no rows under its snapshot: it is left to its job.
+func (s *snapshot) lock(ctx context.Context, conn *pgx.Conn, t *copying) error {
+	now, err := chunk.Lock(ctx, conn, t.from)
+	if errors.Is(err, chunk.ErrChanged) || err == nil && now.FileNode != t.job.FileNode {
+		s.log.Info("the table was rewritten since the slot was made; it is read beside the stream", "table", t.name)
+		t.given.Store(true)
+		s.change(func(p *schemas.Position) {
+			left := t.job
+			left.FileNode, left.Next = 0, 0
+			p.Jobs = withJob(p.Jobs, left)
+		})
+		return nil
+	}
+	return err
 }
 
-// table reads one table.
-func (s *snapshot) table(ctx context.Context, conn *pgx.Conn, t catalog.Table) error {
-	name := t.Schema + "." + t.Name
-	version := s.versions[name]
-	shape, err := s.factory.ofCatalog(ctx, t, version)
-	if err != nil {
-		return err
+func (s *snapshot) change(f func(*schemas.Position)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f(&s.position)
+}
+
+func (s *snapshot) stop(t *copying, reason error) {
+	t.given.Store(true)
+	s.change(func(p *schemas.Position) {
+		*p = withStopped(*p, t.name, reason.Error())
+		p.Jobs = withoutJob(p.Jobs, t.job.ID)
+		s.metrics.stopped.Set(float64(len(p.Stopped)))
+	})
+	s.log.Error("table stopped; mend the cause, then `cdc resume`: it brings in what was dropped", "table", t.name, "reason", reason)
+}
+
+// copy reads one range.
+func (s *snapshot) copy(ctx context.Context, conn *pgx.Conn, r copyRange) error {
+	t := r.t
+	in := &tableReader{s: s, t: t, out: s.pool.get()}
+	sql := t.from.CopyAll()
+	if r.from > 0 || r.to < t.job.Blocks { // else the whole table, and what it grew by meanwhile is not in the snapshot
+		sql = chunk.Selection{From: chunk.TID{Block: r.from}, To: chunk.TID{Block: r.to}}.SQL(t.from)
 	}
-	if err := shape.Validate(); err != nil {
-		s.stop(name, err)
-		return nil
-	}
-	encoder, err := s.factory.encoder(ctx, shape, version, keyLevelSnapshot)
-	if errors.Is(err, avro.ErrIncompatible) {
-		s.stop(name, errors.New(incompatible(name, version, err)))
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	topic := s.factory.topicOf(t.Schema, t.Name, version)
-	r := &tableReader{s: s, encoder: encoder, topic: topic, metrics: s.metrics.table(name), live: s.live[topic], out: s.pool.get()}
-	begin := time.Now()
-	if _, err := conn.PgConn().CopyTo(ctx, writer{ctx, r}, copySQL(t, shape)); err != nil {
-		if r.err != nil {
-			return r.err
+	if _, err := conn.PgConn().CopyTo(ctx, writer{ctx, in}, sql); err != nil {
+		if in.err != nil {
+			return in.err
 		}
 		return err
 	}
-	if r.err != nil {
-		s.stop(name, r.err)
-		return r.flush(ctx)
+	if in.err != nil {
+		s.stop(t, in.err)
+		return in.flush(ctx, nil)
 	}
-	if err := r.deletes(ctx); err != nil {
+	whole := false
+	err := in.flush(ctx, func(p *schemas.Position) {
+		if !t.given.Load() {
+			whole = t.finished(r, in.count)
+			p.Jobs = withJob(p.Jobs, t.job)
+		}
+	})
+	if err != nil || !whole {
 		return err
 	}
-	s.log.Info("table read", "table", name, "rows", r.count, "took", time.Since(begin).Round(time.Millisecond))
-	return r.flush(ctx)
+	if err := in.deletes(ctx); err != nil {
+		return err
+	}
+	s.log.Info("table read", "table", t.name, "rows", t.job.Rows, "took", time.Since(t.begin).Round(time.Millisecond))
+	return in.flush(ctx, func(p *schemas.Position) { p.Jobs = withoutJob(p.Jobs, t.job.ID) })
 }
 
-// copySQL reads a table whole, but for the columns that are not to leave.
-func copySQL(t catalog.Table, shape rows.Table) string {
-	list, ident := shape.SelectList(), shape.Ident()
-	if !t.Partitioned && !t.Generated && t.Filter == "" && len(shape.Selected()) == len(shape.Columns) {
-		return "COPY " + ident + " (" + list + ") TO STDOUT"
+// finished notes that a range was read and its rows are sent; true if it was the last one. The job goes on behind what was read without a gap.
+func (t *copying) finished(r copyRange, count int) bool {
+	t.job.Rows += int64(count)
+	t.done[r.from] = r.to
+	for {
+		to, ok := t.done[t.job.Next]
+		if !ok {
+			return false
+		}
+		delete(t.done, t.job.Next)
+		if t.job.Next = to; to >= t.job.Blocks {
+			return true
+		}
 	}
-	from := "ONLY " + ident
-	if t.Partitioned {
-		from = ident
-	}
-	if t.Filter != "" {
-		from += " WHERE " + t.Filter
-	}
-	return "COPY (SELECT " + list + " FROM " + from + ") TO STDOUT"
 }
 
 // tableReader takes the lines of one COPY.
 type tableReader struct {
 	s       *snapshot
-	encoder *rows.Encoder
-	topic   string
-	metrics *tableMetrics
-	live    map[string]bool
+	t       *copying
 	out     *batch
 	partial []byte
 	count   int
+	now     int64
 	row     []pgoutput.Datum
 	err     error
 }
@@ -193,6 +290,7 @@ type writer struct {
 // Write takes a piece of the copied text.
 func (w writer) Write(data []byte) (int, error) {
 	n := len(data)
+	w.r.now = time.Now().UnixMicro()
 	if w.r.err != nil { // the table is stopped; the copy runs to its end, for breaking it off would cost the connection
 		return n, nil
 	}
@@ -217,28 +315,26 @@ func (w writer) Write(data []byte) (int, error) {
 }
 
 func (r *tableReader) line(ctx context.Context, line []byte) error {
-	r.row = splitCopy(r.row[:0], line)
-	captured, err := r.encoder.Captures(r.row)
+	r.row = chunk.Split(r.row[:0], line)
+	captured, err := r.t.encoder.Captures(r.row)
 	if err != nil {
 		return err
 	}
 	if !captured {
-		r.metrics.filtered.Inc()
+		r.t.metrics.filtered.Inc()
 		return nil
 	}
 	b := r.out
 	start := len(b.buf)
-	if b.buf, err = r.encoder.AppendKey(b.buf, r.row); err != nil {
+	if b.buf, err = r.t.encoder.AppendKey(b.buf, r.row); err != nil {
 		b.buf = b.buf[:start]
 		return err
 	}
 	value := len(b.buf)
-	if r.live != nil {
-		r.live[string(b.buf[start:value])] = true
-	}
+	r.t.met(b.buf[start:value])
 	ev := r.event('r')
 	ev.After = r.row
-	if b.buf, err = r.encoder.AppendValue(b.buf, &ev); err != nil {
+	if b.buf, err = r.t.encoder.AppendValue(b.buf, &ev); err != nil {
 		b.buf = b.buf[:start]
 		return err
 	}
@@ -246,12 +342,12 @@ func (r *tableReader) line(ctx context.Context, line []byte) error {
 		b.buf = b.buf[:start]
 		return errTooLarge
 	}
-	b.add(ref{topic: r.topic, key: start, value: value, end: len(b.buf), table: r.metrics, op: 'r'})
+	b.add(ref{topic: r.t.topic, key: start, value: value, end: len(b.buf), table: r.t.metrics, op: 'r'})
 	return r.added(ctx)
 }
 
 func (r *tableReader) event(op byte) rows.Event {
-	return rows.Event{Op: op, Snapshot: true, CommitTime: r.s.time, LSN: r.s.at, Seq: r.s.seq.Add(1), Now: time.Now().UnixMicro()}
+	return rows.Event{Op: op, Snapshot: true, CommitTime: r.s.time, LSN: r.s.at, Seq: r.s.seq.Add(1), Now: r.now}
 }
 
 func (r *tableReader) added(ctx context.Context) error {
@@ -260,35 +356,36 @@ func (r *tableReader) added(ctx context.Context) error {
 	if len(r.out.buf) < batchBytes && len(r.out.buf) < r.s.cfg.TransactionBytes {
 		return nil
 	}
-	return r.flush(ctx)
+	return r.flush(ctx, nil)
 }
 
 // deletes removes the keys that the topic has and the table has not.
 func (r *tableReader) deletes(ctx context.Context) error {
-	current := string(r.encoder.AppendKeyFrame(nil))
-	for key, there := range r.live {
+	r.now = time.Now().UnixMicro()
+	current := string(r.t.encoder.AppendKeyFrame(nil))
+	for key, there := range r.t.live {
 		if there {
 			continue
 		}
 		_, body, err := avro.Unframe([]byte(key))
 		if err != nil {
-			return fmt.Errorf("a key of topic %s cannot be read: %w", r.topic, err)
+			return fmt.Errorf("a key of topic %s cannot be read: %w", r.t.topic, err)
 		}
 		b := r.out
 		start := len(b.buf)
 		// A key that an older schema wrote goes in any case; the row itself only if the table has it under no key.
-		if !r.live[current+string(body)] {
+		if !r.t.live[current+string(body)] {
 			b.buf = append(b.buf, key...)
 			value := len(b.buf)
 			ev := r.event('d')
-			if b.buf, err = r.encoder.AppendDeleteOf(b.buf, body, &ev); err != nil {
-				return fmt.Errorf("a key of topic %s cannot be read: %w", r.topic, err)
+			if b.buf, err = r.t.encoder.AppendDeleteOf(b.buf, body, &ev); err != nil {
+				return fmt.Errorf("a key of topic %s cannot be read: %w", r.t.topic, err)
 			}
-			b.add(ref{topic: r.topic, key: start, value: value, end: len(b.buf), table: r.metrics, op: 'd'})
+			b.add(ref{topic: r.t.topic, key: start, value: value, end: len(b.buf), table: r.t.metrics, op: 'd'})
 			start = len(b.buf)
 		}
 		b.buf = append(b.buf, key...)
-		b.add(ref{topic: r.topic, key: start, value: len(b.buf), end: len(b.buf)})
+		b.add(ref{topic: r.t.topic, key: start, value: len(b.buf), end: len(b.buf)})
 		if err := r.added(ctx); err != nil {
 			return err
 		}
@@ -296,67 +393,29 @@ func (r *tableReader) deletes(ctx context.Context) error {
 	return nil
 }
 
-func (r *tableReader) flush(ctx context.Context) error {
+// met notes that the table has a key.
+func (t *copying) met(key []byte) {
+	if t.live == nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.live[string(key)] = true
+}
+
+// flush sends what was encoded; change is made to the position that it is committed with.
+func (r *tableReader) flush(ctx context.Context, change func(*schemas.Position)) error {
 	r.s.metrics.snapshotDone.Set(float64(r.s.rows.Load()))
 	b := r.out
 	r.out = r.s.pool.get()
 	b.finish()
 	b.boundary = true
 	r.s.mu.Lock()
+	defer r.s.mu.Unlock()
+	if change != nil {
+		change(&r.s.position)
+	}
 	b.position = r.s.position
-	r.s.mu.Unlock()
 	b.position.Seq = r.s.seq.Load()
 	return r.s.emit(ctx, b)
-}
-
-// splitCopy splits a line of COPY's text format, undoing its escapes in place.
-func splitCopy(row []pgoutput.Datum, line []byte) []pgoutput.Datum {
-	for {
-		i := bytes.IndexByte(line, '\t')
-		field := line
-		if i >= 0 {
-			field = line[:i]
-		}
-		if len(field) == 2 && field[0] == '\\' && field[1] == 'N' {
-			row = append(row, pgoutput.Datum{Kind: pgoutput.Null})
-		} else {
-			row = append(row, pgoutput.Datum{Kind: pgoutput.Text, Data: unescape(field)})
-		}
-		if i < 0 {
-			return row
-		}
-		line = line[i+1:]
-	}
-}
-
-func unescape(field []byte) []byte {
-	i := bytes.IndexByte(field, '\\')
-	if i < 0 {
-		return field
-	}
-	out := field[:i]
-	for ; i < len(field); i++ {
-		c := field[i]
-		if c == '\\' && i+1 < len(field) {
-			i++
-			switch field[i] {
-			case 'b':
-				c = '\b'
-			case 'f':
-				c = '\f'
-			case 'n':
-				c = '\n'
-			case 'r':
-				c = '\r'
-			case 't':
-				c = '\t'
-			case 'v':
-				c = '\v'
-			default:
-				c = field[i]
-			}
-		}
-		out = append(out, c)
-	}
-	return out
 }

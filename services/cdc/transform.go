@@ -1,6 +1,7 @@
 package cdc
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/millrace-io/millrace/pkg/avro"
+	"github.com/millrace-io/millrace/pkg/kafka"
 	"github.com/millrace-io/millrace/schemas"
 	"github.com/millrace-io/millrace/services/cdc/internal/catalog"
 	"github.com/millrace-io/millrace/services/cdc/internal/pgoutput"
@@ -30,6 +32,7 @@ type relation struct {
 	captured bool // selected by the configuration
 	metrics  *tableMetrics
 	encoder  *rows.Encoder // nil: not captured, or stopped
+	message  []byte        // of the stream, that described it
 	outbox   *outboxTable  // not nil: it is the outbox
 	shown    bool          // observers see its changes parsed, watched or not
 	tx       pgoutput.LSN  // transaction that order counts in
@@ -51,7 +54,8 @@ type transform struct {
 	observers []observer
 	watched   map[string]bool // tables whose changes the observers want to see parsed
 
-	known     map[string]bool     // topics that a snapshot has filled
+	beside    *beside // what is read beside the stream
+	newTopic  func(context.Context, kafka.Topic) (fresh bool, err error)
 	keys      map[string][]string // key columns by table, of the catalog
 	types     catalog.Types
 	relations map[uint32]*relation
@@ -244,7 +248,7 @@ func (t *transform) onRelation(ctx context.Context, msg []byte) error {
 	}
 	name := r.Schema + "." + r.Name
 	version := t.position.Versions[name]
-	rel := &relation{name: name, topic: t.factory.topicOf(r.Schema, r.Name, version), metrics: t.metrics.table(name)}
+	rel := &relation{name: name, topic: t.factory.topicOf(r.Schema, r.Name, version), metrics: t.metrics.table(name), message: bytes.Clone(msg)}
 	rel.captured = t.cfg.ours(name) && t.factory.policy.Captured(r.Schema, r.Name)
 	old := t.relations[r.ID]
 	t.relations[r.ID] = rel
@@ -259,9 +263,10 @@ func (t *transform) onRelation(ctx context.Context, msg []byte) error {
 	if !rel.captured || t.position.Stopped[name] != "" {
 		return nil
 	}
-	if !t.known[rel.topic] {
-		t.stop(rel, "it joined the publication after the snapshot")
-		return nil
+	if _, member := t.position.Members[name]; !member {
+		if err := t.join(ctx, name, 0); err != nil {
+			return err
+		}
 	}
 	table, err := t.shape(ctx, r, old != nil, version)
 	if err != nil {
@@ -311,7 +316,7 @@ func (t *transform) stop(rel *relation, reason string) {
 	rel.encoder = nil
 	t.position = withStopped(t.position, rel.name, reason)
 	t.metrics.stopped.Set(float64(len(t.position.Stopped)))
-	t.log.Error("table stopped; mend the cause, then `cdc reset --yes` and start again: the snapshot brings in what was dropped",
+	t.log.Error("table stopped; mend the cause, then `cdc resume`: it brings in what was dropped",
 		"table", rel.name, "reason", reason)
 }
 
@@ -447,6 +452,9 @@ func (t *transform) absorb() {
 	for _, v := range t.pipeline.verdicts.after(t.absorbed) {
 		t.absorbed++
 		t.position = v.apply(t.position)
+		if v.kind == verdictOwed && t.beside != nil {
+			t.beside.jobsChanged()
+		}
 		if v.kind != verdictStopped {
 			continue
 		}

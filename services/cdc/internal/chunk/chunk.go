@@ -32,9 +32,9 @@ type Table struct {
 	OID         uint32
 	Ident       string // quoted
 	Partitioned bool
-	Generated   bool     // has generated columns, which COPY of a table leaves out
-	Columns     []string // in the order of the stream
-	Key         []string // columns of the key, in the order of Columns
+	Query       bool     // COPY of the table itself does not give all of List
+	List        string   // SQL: the columns, in the order of the stream
+	Key         []string // columns of the key, in that order
 	Filter      string   // SQL; "" for all rows
 }
 
@@ -297,10 +297,6 @@ func (t Table) from() string {
 
 // SQL is the COPY of the selection.
 func (s Selection) SQL(t Table) string {
-	list := make([]string, len(t.Columns))
-	for i, c := range t.Columns {
-		list[i] = rows.Quote(c)
-	}
 	var where []string
 	if t.Filter != "" {
 		where = append(where, "("+t.Filter+")")
@@ -313,7 +309,7 @@ func (s Selection) SQL(t Table) string {
 	if s.Where != "" {
 		where = append(where, "(\n"+s.Where+"\n)")
 	}
-	return "COPY (SELECT " + strings.Join(list, ", ") + " FROM " + t.from() + " WHERE " + strings.Join(where, " AND ") + ") TO STDOUT"
+	return "COPY (SELECT " + t.List + " FROM " + t.from() + " WHERE " + strings.Join(where, " AND ") + ") TO STDOUT"
 }
 
 // keysSQL compares the key's columns with literals, which take the columns' types.
@@ -384,17 +380,13 @@ func literal(b *strings.Builder, v []byte) {
 
 // CopyAll is the COPY of the whole table. It is faster than the same through a query.
 func (t Table) CopyAll() string {
-	list := make([]string, len(t.Columns))
-	for i, c := range t.Columns {
-		list[i] = rows.Quote(c)
-	}
 	switch {
 	case t.Filter != "":
-		return "COPY (SELECT " + strings.Join(list, ", ") + " FROM " + t.from() + " WHERE " + t.Filter + ") TO STDOUT"
-	case t.Partitioned || t.Generated:
-		return "COPY (SELECT " + strings.Join(list, ", ") + " FROM " + t.from() + ") TO STDOUT"
+		return "COPY (SELECT " + t.List + " FROM " + t.from() + " WHERE " + t.Filter + ") TO STDOUT"
+	case t.Partitioned || t.Query:
+		return "COPY (SELECT " + t.List + " FROM " + t.from() + ") TO STDOUT"
 	}
-	return "COPY " + t.Ident + " (" + strings.Join(list, ", ") + ") TO STDOUT"
+	return "COPY " + t.Ident + " (" + t.List + ") TO STDOUT"
 }
 
 // Lock keeps the table's files as they are until conn's transaction ends, and describes the table. An error that wraps
