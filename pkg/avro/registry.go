@@ -108,6 +108,28 @@ func (r *Registry) Register(ctx context.Context, subject, schema string) (int, e
 	}
 }
 
+// Lookup is the id of a schema that subject has. It registers nothing. Errors wrap ErrUnknownSchema or ErrUnavailable.
+func (r *Registry) Lookup(ctx context.Context, subject, schema string) (int, error) {
+	found, err := r.client.LookupSchema(ctx, subject, sr.Schema{Schema: schema, Type: sr.TypeAvro})
+	if err != nil {
+		return 0, r.classify("look for a schema of "+subject, err)
+	}
+	return found.ID, nil
+}
+
+// LatestOf is the newest schema of a subject and its id. Errors wrap ErrUnknownSchema or ErrUnavailable.
+func (r *Registry) LatestOf(ctx context.Context, subject string) (int, *avro.Schema, error) {
+	found, err := r.client.SchemaByVersion(ctx, subject, -1)
+	if err != nil {
+		return 0, nil, r.classify("look for the schemas of "+subject, err)
+	}
+	s, err := avro.Parse(found.Schema.Schema)
+	if err != nil {
+		return 0, nil, fmt.Errorf("the newest schema of %s does not parse: %w", subject, ErrUnknownSchema)
+	}
+	return found.ID, s, nil
+}
+
 func existsAlready(err error) bool {
 	var re *sr.ResponseError
 	return errors.As(err, &re) && re.StatusCode == http.StatusConflict && strings.Contains(re.Message, "already exists")

@@ -1,0 +1,92 @@
+package rows
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/twmb/avro"
+)
+
+// Derive makes a table of the schemas that its topic's keys and values were written with, where the source cannot be asked.
+// What an encoder of it writes can be read by those schemas, or there is an error. personal tells which of the columns are
+// tokens.
+func Derive(schema, name string, key, value *avro.Schema, personal func(column string) bool) (Table, error) {
+	t := Table{Schema: schema, Name: name}
+	row := rowOf(value.Root())
+	if row == nil {
+		return t, errors.New("the topic's schema has no row")
+	}
+	var keys []string
+	for _, f := range key.Root().Fields {
+		keys = append(keys, f.Name)
+	}
+	for i := range row.Fields {
+		f := &row.Fields[i]
+		c := Column{Name: f.Name, Field: f.Name, Key: slices.Contains(keys, f.Name)}
+		node := &f.Type
+		for j := range node.Branches {
+			if node.Branches[j].Type != "null" {
+				node = &node.Branches[j]
+				break
+			}
+		}
+		if c.Kind, c.Precision, c.Scale = kindOfAvro(node); c.Kind == String && personal(f.Name) {
+			c.Kind = Token
+		}
+		t.Columns = append(t.Columns, c)
+	}
+	for _, s := range []struct {
+		of   string
+		have *avro.Schema
+		mine string
+	}{{"keys", key, t.KeySchema()}, {"values", value, t.ValueSchema()}} {
+		mine, err := avro.Parse(s.mine)
+		if err != nil || !bytes.Equal(mine.Canonical(), s.have.Canonical()) {
+			return t, fmt.Errorf("the topic's schema of %s has types, or a form, that cannot be written without the source", s.of)
+		}
+	}
+	return t, nil
+}
+
+// rowOf is the record of the row in the envelope, declared where it is first used.
+func rowOf(root *avro.SchemaNode) *avro.SchemaNode {
+	for i := range root.Fields {
+		if root.Fields[i].Name != "before" {
+			continue
+		}
+		for j := range root.Fields[i].Type.Branches {
+			if b := &root.Fields[i].Type.Branches[j]; b.Type == "record" {
+				return b
+			}
+		}
+	}
+	return nil
+}
+
+func kindOfAvro(node *avro.SchemaNode) (kind Kind, precision, scale int) {
+	switch node.Type + " " + node.LogicalType {
+	case "int ":
+		return Int, 0, 0
+	case "long ":
+		return Long, 0, 0
+	case "boolean ":
+		return Boolean, 0, 0
+	case "float ":
+		return Float, 0, 0
+	case "double ":
+		return Double, 0, 0
+	case "bytes decimal":
+		return Decimal, node.Precision, node.Scale
+	case "bytes ":
+		return Bytes, 0, 0
+	case "int date":
+		return Date, 0, 0
+	case "long timestamp-micros":
+		return Timestamp, 0, 0
+	case "long local-timestamp-micros":
+		return LocalTimestamp, 0, 0
+	}
+	return String, 0, 0
+}
