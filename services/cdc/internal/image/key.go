@@ -67,6 +67,12 @@ func (l *KeyLayout) Read(body []byte) ([]KeyColumn, error) {
 // keyText is a value in PostgreSQL's text form, or as near to it as people need.
 func keyText(node *avro.SchemaNode, b []byte) string {
 	switch node.Type {
+	case "union":
+		branch, n, _ := varint(b)
+		if node.Branches[branch].Type == "null" {
+			return "null"
+		}
+		return keyText(&node.Branches[branch], b[n:])
 	case "boolean":
 		return strconv.FormatBool(b[0] != 0)[:1]
 	case "int", "long":

@@ -25,14 +25,13 @@ func Derive(schema, name string, key, value *avro.Schema, personal func(column s
 	for i := range row.Fields {
 		f := &row.Fields[i]
 		c := Column{Name: f.Name, Field: f.Name, Key: slices.Contains(keys, f.Name)}
-		node := &f.Type
-		for j := range node.Branches {
-			if node.Branches[j].Type != "null" {
-				node = &node.Branches[j]
-				break
-			}
+		c.Nullable = c.Key && f.Type.Type == "union"
+		kind, precision, scale := kindOfAvro(notNull(&f.Type))
+		if c.Kind, c.Precision, c.Scale = kind, precision, scale; kind == Array {
+			c.Elem, c.Precision, c.Scale = kindOfAvro(notNull(notNull(&f.Type).Items))
+			c.Delimiter = ','
 		}
-		if c.Kind, c.Precision, c.Scale = kindOfAvro(node); c.Kind == String && personal(f.Name) {
+		if c.Kind == String && personal(f.Name) {
 			c.Kind = Token
 		}
 		t.Columns = append(t.Columns, c)
@@ -50,6 +49,16 @@ func Derive(schema, name string, key, value *avro.Schema, personal func(column s
 	return t, nil
 }
 
+// notNull is the type that may be null.
+func notNull(node *avro.SchemaNode) *avro.SchemaNode {
+	for i := range node.Branches {
+		if node.Branches[i].Type != "null" {
+			return &node.Branches[i]
+		}
+	}
+	return node
+}
+
 // rowOf is the record of the row in the envelope, declared where it is first used.
 func rowOf(root *avro.SchemaNode) *avro.SchemaNode {
 	for i := range root.Fields {
@@ -65,6 +74,7 @@ func rowOf(root *avro.SchemaNode) *avro.SchemaNode {
 	return nil
 }
 
+// kindOfAvro is a kind that is written in a type; where several are, the one whose text needs no more than is told.
 func kindOfAvro(node *avro.SchemaNode) (kind Kind, precision, scale int) {
 	switch node.Type + " " + node.LogicalType {
 	case "int ":
@@ -87,6 +97,19 @@ func kindOfAvro(node *avro.SchemaNode) (kind Kind, precision, scale int) {
 		return Timestamp, 0, 0
 	case "long local-timestamp-micros":
 		return LocalTimestamp, 0, 0
+	case "long timestamp-millis":
+		return TimestampMillis, 0, 0
+	case "long time-micros":
+		return Time, 0, 0
+	case "int time-millis":
+		return TimeMillis, 0, 0
+	case "map ":
+		return Map, 0, 0
+	case "array ":
+		if node.Items.Type == "float" {
+			return Vector, 0, 0
+		}
+		return Array, 0, 0
 	}
 	return String, 0, 0
 }
