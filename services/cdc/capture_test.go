@@ -501,7 +501,7 @@ func positionMissing(t *testing.T, p *pair) {
 
 func snapshotOnGap(t *testing.T, p *pair) {
 	s := p.store(t, itemsTable)
-	s.cfg.SnapshotOnGap = true
+	s.cfg.OnGap = onGapReconcile
 	r := s.start(t)
 	s.quiet(t, r)
 	if err := r.stop(); err != nil {

@@ -6,6 +6,7 @@ package cdc
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"path"
 	"regexp"
 	"runtime"
@@ -70,14 +71,23 @@ type Config struct {
 	SlotTimeout         time.Duration `yaml:"slot_timeout" doc:"how long one attempt to create the slot may take"`
 	Delivery            string        `yaml:"delivery" doc:"exactly_once, by Kafka transactions; or at_least_once without them, where consumers can tell repeats by headers"`
 	PositionInterval    time.Duration `yaml:"position_interval" doc:"how often an idle position is recorded and acknowledged"`
-	SnapshotOnGap       bool          `yaml:"snapshot_on_gap" doc:"when the position and the slot do not fit together, take a new snapshot instead of stopping"`
+	OnGap               string        `yaml:"on_gap" doc:"what to do when the position and the slot do not fit together: stop, or reconcile: stream from a new slot and write what differs"`
 	SlotMaxBytes        int64         `yaml:"slot_max_bytes" doc:"bytes of log that the slot may keep on the source; beyond it cdc drops its slot, and capture has a gap; 0: no limit"`
 	SlotMaxAge          time.Duration `yaml:"slot_max_age" doc:"how long a change may wait on the source to be captured, as this process has seen; beyond it cdc drops its slot; 0: no limit"`
+	SpillDir            string        `yaml:"spill_dir" doc:"directory in which rows are compared, about 100 bytes a row; empty is the system's temporary directory"`
+	ExportEndpoint      string        `yaml:"export_endpoint" doc:"address of the object store of an export in a bucket; empty is that of AWS"`
+	ExportRegion        string        `yaml:"export_region" doc:"its region; empty is that of the environment"`
 	SlotMaxXminAge      int64         `yaml:"slot_max_xmin_age" doc:"transactions for which the slot may keep the primary from vacuuming its catalog; beyond it cdc drops its slot; 0: no limit"`
 
 	group     string   // of a group's own configuration: its name
 	elsewhere []string // of a group's own configuration: tables of the other groups
 }
+
+// Values of Config.OnGap.
+const (
+	onGapStop      = "stop"
+	onGapReconcile = "reconcile"
+)
 
 // Values of Config.Delivery.
 const (
@@ -93,7 +103,7 @@ func DefaultConfig() Config {
 		Envelope: EnvelopeDebezium, FlatDeletes: deletesTombstone, OutboxColumns: []string{"id", "aggregatetype", "aggregateid", "type", "payload"},
 		OutboxPrefix: "outbox.", OutboxMaxTopics: 100,
 		TransactionInterval: 20 * time.Millisecond, TransactionBytes: 8 << 20, QueueBytes: 4 << 20, SnapshotWorkers: 2, JobBytes: 8 << 20,
-		Delivery: ExactlyOnce, ProgressInterval: 500 * time.Millisecond, SlotTimeout: time.Minute, PositionInterval: 10 * time.Second,
+		OnGap: onGapStop, Delivery: ExactlyOnce, ProgressInterval: 500 * time.Millisecond, SlotTimeout: time.Minute, PositionInterval: 10 * time.Second,
 		SlotMaxBytes: 32 << 30, SlotMaxAge: 72 * time.Hour, SlotMaxXminAge: 200_000_000,
 	}
 }
@@ -131,6 +141,12 @@ func (c Config) Validate() error {
 	}
 	if c.Keyless != keylessRefuse && c.Keyless != keylessRow {
 		return fmt.Errorf("keyless: %q must be one of %s, %s", c.Keyless, keylessRefuse, keylessRow)
+	}
+	if c.OnGap != onGapStop && c.OnGap != onGapReconcile {
+		return fmt.Errorf("on_gap: %q must be %s or %s", c.OnGap, onGapStop, onGapReconcile)
+	}
+	if u, err := url.Parse(c.ExportEndpoint); c.ExportEndpoint != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
+		return errors.New("export_endpoint: write http://host:port or https://host")
 	}
 	if err := c.modes().Validate(); err != nil {
 		return err

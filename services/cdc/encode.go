@@ -287,8 +287,9 @@ func (c *coder) unkeyed(it *item, err error) error {
 // describe fills the event but for the rows.
 func (c *coder) describe(it *item, op byte, seq int64) {
 	e := &c.event
-	e.Op, e.LSN, e.Seq, e.Snapshot = op, it.lsn, seq, it.tx < 0
+	e.Op, e.LSN, e.Seq, e.Snapshot, e.Mark = op, it.lsn, seq, it.tx < 0, ""
 	if it.tx < 0 {
+		e.Mark = it.rel.mark
 		e.CommitTime, e.XID, e.Sequence, e.TxID, e.TotalOrder, e.TableOrder = it.total, 0, "", "", 0, 0
 		c.known = -1
 		return

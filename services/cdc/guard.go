@@ -203,11 +203,11 @@ func (g *guard) foreign(ctx context.Context) error {
 }
 
 // attempt runs one session, and ends it when the guard says that the slot is too heavy or that the timeline is another.
-func (s *Service) attempt(ctx context.Context, fresh bool) error {
+func (s *Service) attempt(ctx context.Context, lost error) error {
 	inner, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ended := make(chan error, 1)
-	go func() { ended <- s.session(inner, fresh) }()
+	go func() { ended <- s.session(inner, lost) }()
 	select {
 	case err := <-ended:
 		return err

@@ -170,6 +170,7 @@ type event struct {
 	key       string
 	keyFields map[string]any
 	value     map[string]any // nil: a tombstone
+	raw       []byte
 	unchanged []string
 	partition int32
 	offset    int64
@@ -234,7 +235,7 @@ func (s *store) events(t testing.TB, topic string) []event {
 		}
 		e := event{key: string(r.Key), keyFields: decode(r.Key), partition: r.Partition, offset: r.Offset}
 		if r.Value != nil {
-			e.value = decode(r.Value)
+			e.value, e.raw = decode(r.Value), r.Value
 		}
 		if h := kafka.Header(r, HeaderUnchanged); h != nil {
 			e.unchanged = strings.Split(string(h), ",")

@@ -41,6 +41,7 @@ type jobRun struct {
 	// more tells, when the work is done, whether there is new work by now.
 	more  func(*transform) bool
 	watch *watch
+	mark  string // of the events: see rows.Event
 
 	reader  *chunk.Reader
 	table   catalog.Table // as the catalog has it
@@ -62,6 +63,9 @@ func (r *jobRun) attempt(ctx context.Context) error {
 		return err
 	}
 	kind := r.kinds[j.Kind]
+	if j.Kind == schemas.CaptureReconcile {
+		r.mark = markReconcile
+	}
 	if kind == nil {
 		return fmt.Errorf("%w: a job of kind %q is not known to this version", errRefused, j.Kind)
 	}
@@ -151,7 +155,7 @@ func (r *jobRun) describe(ctx context.Context, name string) error {
 	}
 	r.shape = first.Shape
 	return r.beside.do(ctx, func(_ context.Context, t *transform) error {
-		r.reading = &relation{name: name, topic: r.factory.topicOf(shape.Schema, shape.Name, version), captured: true, encoder: encoder, metrics: t.metrics.table(name)}
+		r.reading = &relation{mark: r.mark, name: name, topic: r.factory.topicOf(shape.Schema, shape.Name, version), captured: true, encoder: encoder, metrics: t.metrics.table(name)}
 		return nil
 	})
 }

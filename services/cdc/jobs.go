@@ -37,7 +37,7 @@ func newJobs(s *session, b *beside, ask func()) *jobs {
 	return &jobs{session: s, beside: b, ask: ask, slots: make(chan struct{}, s.cfg.SnapshotWorkers), ended: make(chan string),
 		running: map[string]context.CancelFunc{},
 		kinds: map[string]jobKind{
-			schemas.CaptureSnapshot: readAll, schemas.CaptureReconcile: readAndRemove, schemas.CaptureKeys: readPoisoned,
+			schemas.CaptureSnapshot: readAll, schemas.CaptureReconcile: writeDifference, schemas.CaptureKeys: readPoisoned,
 		}}
 }
 

@@ -25,6 +25,7 @@ import (
 	"github.com/millrace-io/millrace/pkg/privacy"
 	"github.com/millrace-io/millrace/pkg/quarantine"
 	"github.com/millrace-io/millrace/schemas"
+	"github.com/millrace-io/millrace/services/cdc/internal/diff"
 	"github.com/millrace-io/millrace/services/cdc/internal/pgoutput"
 	"github.com/millrace-io/millrace/services/cdc/internal/replica"
 	"github.com/millrace-io/millrace/services/cdc/internal/rows"
@@ -100,7 +101,9 @@ func newCourse(t testing.TB, workers int, p *poison) *course {
 	free := newPool()
 	c.transform = &transform{cfg: cfg, metrics: m, log: log, queue: q, watched: map[string]bool{}, relations: map[uint32]*relation{},
 		pipeline: newPipeline(workers, func() *coder { return &coder{pool: free, poison: p} }, emit, q.giveBack, m, log),
-		live:     func(context.Context, string) (map[string]struct{}, error) { return nil, nil }}
+		live: func(context.Context, string) (*topicKeys, error) {
+			return &topicKeys{Set: diff.NewSpace(diff.Options{}).NewSet(nil)}, nil
+		}}
 	encoder := rows.NewEncoder(lineTable, rows.Origin{Version: "test", Name: "millrace", Database: "shop"}, nil, 1, 2)
 	for id, name := range map[uint32]string{linesID: "public.lines", otherID: "public.other"} {
 		c.relations[id] = &relation{name: name, topic: "store." + name, metrics: m.table(name), encoder: encoder}

@@ -32,10 +32,11 @@ func readPosition(ctx context.Context, cfg kafka.Config, registry *avro.Registry
 	// Compaction comes late: a busy slot leaves millions of positions before its last one, which is near the end.
 	for tail, more := int64(firstTail), true; last == nil && more && err == nil; tail *= nextTail {
 		var start, end map[partition]int64
-		start, end, err = scanTo(ctx, cfg, log, upTo, tail, func(r *kgo.Record) {
+		start, end, err = scanTo(ctx, cfg, log, upTo, tail, func(r *kgo.Record) error {
 			if !r.Attrs.IsControl() && string(r.Key) == slot {
 				last = r.Value
 			}
+			return nil
 		}, topic)
 		more = end[partition{topic, 0}]-start[partition{topic, 0}] >= tail
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/millrace-io/millrace/pkg/avro"
 	"github.com/millrace-io/millrace/pkg/kafka"
 	"github.com/millrace-io/millrace/pkg/privacy"
+	"github.com/millrace-io/millrace/schemas"
 )
 
 // memoryLimit is the soft limit of the Go heap. What is held is bounded without it; garbage is collected sooner near it.
@@ -64,7 +65,8 @@ func Program(version string) app.Program {
 			rt.Add("cdc", service)
 			return nil
 		},
-		Commands: []app.Command{s.check(), s.plan(), s.status(version), s.reset(version), s.uninstall(version), s.snapshot(version), s.pause(version), s.resume(version)},
+		Commands: []app.Command{s.check(), s.plan(), s.status(version), s.verify(version), s.reconcile(version), s.snapshot(version), s.pause(version),
+			s.resume(version), s.reset(version), s.uninstall(version)},
 	}
 }
 
@@ -113,6 +115,68 @@ func (s *settings) status(version string) app.Command {
 			}
 			return service.Status(ctx, env.Out)
 		}}
+}
+
+func (s *settings) verify(version string) app.Command {
+	o := VerifyOptions{Sample: 1, Keys: 20}
+	return app.Command{Use: "verify [TABLE...]", Args: cobra.ArbitraryArgs,
+		Short: "Compare tables with their topics while capture goes on, and name the keys that differ (exit code 3)",
+		Long: "verify reads the tables and folds their topics, compares hashes of the rows by key, and settles what looks different at a\n" +
+			"position that both have in common: so changes that are made meanwhile are no differences. It writes nothing, and needs room\n" +
+			"for about 100 bytes a row in cdc.spill_dir. Tables that are stopped or being read are shown as incomplete (exit code 3).\n\n" +
+			"Example: cdc verify public.orders --rate 50000",
+		Flags: func(c *cobra.Command) {
+			c.Flags().IntVar(&o.Rate, "rate", o.Rate, "rows a second that the source is read with at most; 0 for no limit")
+			c.Flags().Float64Var(&o.Sample, "sample", o.Sample, "share of the keys that is compared, such as 0.1")
+			c.Flags().IntVar(&o.Keys, "keys", o.Keys, "keys that are named at most for each table; 0 for all")
+			c.Flags().BoolVar(&o.JSON, "json", o.JSON, "write JSON")
+		},
+		Run: func(ctx context.Context, env app.Env, tables []string) error {
+			service, err := s.service(env, version)
+			if err != nil {
+				return err
+			}
+			o.Tables = tables
+			return service.Verify(ctx, env.Out, o)
+		}}
+}
+
+func (s *settings) reconcile(version string) app.Command {
+	o := FilesOptions{MaxDeletes: 0.5, Keys: 20}
+	c := s.ask(version, app.Command{Use: "reconcile [TABLE...]", Args: cobra.ArbitraryArgs,
+		Short: "Make topics equal to the tables, or to an export of them, writing only what differs",
+		Long: "reconcile folds the topics and compares them with the tables, all that are captured or those named; what differs is read again\n" +
+			"beside the stream and written, and what the tables do not have any more is deleted.\n\n" +
+			"With --from-files the rows are those of an export, for times when the replica is away: files <schema>.<table>*.csv, .ndjson or\n" +
+			".json, with .gz if compressed, in a directory or a bucket. Stop cdc before. All files are read and found good before anything\n" +
+			"is written; the next `cdc run` compares the same tables with the source.\n\n" +
+			"Example: cdc reconcile --from-files s3://exports/2024-05-01 --dry-run",
+		Flags: func(c *cobra.Command) {
+			c.Flags().StringVar(&o.From, "from-files", o.From, "directory or s3://bucket/prefix of the export")
+			c.Flags().BoolVar(&o.DryRun, "dry-run", o.DryRun, "of files: say what would be written, and write nothing (exit code 3)")
+			c.Flags().Float64Var(&o.MaxDeletes, "max-deletes", o.MaxDeletes, "of files: share of a table's rows that they may delete")
+			c.Flags().IntVar(&o.Keys, "keys", o.Keys, "of files: keys that a dry run names at most for each table; 0 for all")
+		},
+	}, func(_ *cobra.Command, q *schemas.CaptureRequest) error {
+		if o.DryRun {
+			return errors.New("--dry-run is for --from-files; `cdc verify` says what differs from the source")
+		}
+		q.Kind = schemas.CaptureReconcile
+		return nil
+	})
+	online := c.Run
+	c.Run = func(ctx context.Context, env app.Env, tables []string) error {
+		if o.From == "" {
+			return online(ctx, env, tables)
+		}
+		service, err := s.service(env, version)
+		if err != nil {
+			return err
+		}
+		o.Tables = tables
+		return service.ReconcileFiles(ctx, env.Out, o)
+	}
+	return c
 }
 
 func (s *settings) reset(version string) app.Command {

@@ -27,7 +27,7 @@ const (
 // scan reads committed records of whole topics up to their present, settled ends. tail > 0 reads only about that many
 // offsets before each end. Records of one partition come in order; ends of transactions are passed too (IsControl).
 func scan(ctx context.Context, cfg kafka.Config, log *slog.Logger, tail int64, each func(*kgo.Record), topics ...string) (start, end map[partition]int64, err error) {
-	return scanTo(ctx, cfg, log, settled, tail, each, topics...)
+	return scanTo(ctx, cfg, log, settled, tail, func(r *kgo.Record) error { each(r); return nil }, topics...)
 }
 
 // How far before its end a topic is searched for its last data at first, and how much farther each time nothing was
@@ -43,7 +43,19 @@ const (
 	scanPartitionBytes = 512 << 10
 )
 
-func scanTo(ctx context.Context, cfg kafka.Config, log *slog.Logger, upTo extent, tail int64, each func(*kgo.Record), topics ...string) (start, end map[partition]int64, err error) {
+// scanTo is scan with a choice of the end; an error of each ends it.
+func scanTo(ctx context.Context, cfg kafka.Config, log *slog.Logger, upTo extent, tail int64, each func(*kgo.Record) error, topics ...string) (start, end map[partition]int64, err error) {
+	return scanFrom(ctx, cfg, log, upTo, func(_ partition, start, end int64) int64 {
+		if tail > 0 {
+			return max(start, end-tail)
+		}
+		return start
+	}, each, topics...)
+}
+
+// scanFrom is scanTo from where first says, given a partition's start and end.
+func scanFrom(ctx context.Context, cfg kafka.Config, log *slog.Logger, upTo extent, first func(p partition, start, end int64) int64,
+	each func(*kgo.Record) error, topics ...string) (start, end map[partition]int64, err error) {
 	if len(topics) == 0 { // to Kafka none would be all
 		return nil, nil, nil
 	}
@@ -58,11 +70,8 @@ func scanTo(ctx context.Context, cfg kafka.Config, log *slog.Logger, upTo extent
 	assign := map[string]map[int32]kgo.Offset{}
 	left := map[partition]int64{}
 	for p, e := range end {
-		if e <= start[p] {
+		if start[p] = first(p, start[p], e); e <= start[p] {
 			continue
-		}
-		if tail > 0 && e-tail > start[p] {
-			start[p] = e - tail
 		}
 		if assign[p.topic] == nil {
 			assign[p.topic] = map[int32]kgo.Offset{}
@@ -79,13 +88,16 @@ func scanTo(ctx context.Context, cfg kafka.Config, log *slog.Logger, upTo extent
 		if errs := fetches.Errors(); len(errs) > 0 {
 			return nil, nil, fmt.Errorf("read topic %s: %w", errs[0].Topic, errs[0].Err)
 		}
-		fetches.EachRecord(func(r *kgo.Record) {
+		for it := fetches.RecordIter(); !it.Done(); {
+			r := it.Next()
 			p := partition{r.Topic, r.Partition}
 			if e, ok := left[p]; ok && r.Offset+1 >= e {
 				delete(left, p)
 			}
-			each(r)
-		})
+			if err := each(r); err != nil {
+				return nil, nil, err
+			}
+		}
 	}
 	return start, end, nil
 }

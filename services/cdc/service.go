@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -94,6 +95,12 @@ func newSingle(cfg Config, deps Deps) (*Service, error) {
 	return s, nil
 }
 
+// captured tells whether a table, schema.table, is written to its topic.
+func (s *Service) captured(name string) bool {
+	schema, table, _ := strings.Cut(name, ".")
+	return s.cfg.ours(name) && s.policy.Captured(schema, table)
+}
+
 // Ready is nil while changes are streaming, otherwise the reason why not. Stopped tables do not make it unready.
 func (s *Service) Ready() error {
 	if s.groups != nil {
@@ -119,11 +126,11 @@ func (s *Service) Run(ctx context.Context) error {
 // capture runs one session after another.
 func (s *Service) capture(ctx context.Context) error {
 	wait := firstPause
-	fresh := false // take a new snapshot whatever the position says
+	var lost error // the gap over which the next session goes by difference
 	for {
 		begin, before := time.Now(), s.state.commits()
-		err := s.attempt(ctx, fresh)
-		fresh = false
+		err := s.attempt(ctx, lost)
+		lost = nil
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -132,11 +139,11 @@ func (s *Service) capture(ctx context.Context) error {
 		if errors.As(err, &g) {
 			s.metrics.gaps.WithLabelValues(string(g.Cause)).Inc()
 			s.announceGap(g)
-			if !s.cfg.SnapshotOnGap {
+			if s.cfg.OnGap != onGapReconcile {
 				return err
 			}
-			s.deps.Log.Error("taking a new snapshot, as cdc.snapshot_on_gap asks for", "reason", err)
-			fresh = true
+			s.deps.Log.Error("going on from a new slot and writing what differs, as cdc.on_gap asks for", "reason", err)
+			lost = err
 		}
 		if time.Since(begin) > steady || s.state.commits() > before {
 			wait = firstPause

@@ -68,8 +68,8 @@ func connectSQL(ctx context.Context, source SourceConfig, application string) (*
 	return conn, nil
 }
 
-// session works until something fails, always with an error. fresh asks for a new snapshot.
-func (s *Service) session(ctx context.Context, fresh bool) (err error) {
+// session works until something fails, always with an error. lost is a gap over which it is to go, nil for none.
+func (s *Service) session(ctx context.Context, lost error) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	sql, err := connectSQL(ctx, s.deps.Source, "millrace-cdc")
@@ -87,8 +87,12 @@ func (s *Service) session(ctx context.Context, fresh bool) (err error) {
 		return err
 	}
 	defer ses.closeKafka()
-	if fresh {
-		ses.position.Snapshot, ses.position.SnapshotLSN = snapshotRunning, 0 // the slot is dropped and made anew
+	if lost != nil {
+		if conn, err = ses.overGap(ctx, conn, lost); err != nil {
+			return err
+		}
+		s.state.connected(conn.PID())
+		return ses.stream(ctx, conn)
 	}
 	snapshotNeeded, err := ses.decide(ctx, conn)
 	if err != nil {
@@ -477,10 +481,7 @@ func (s *session) carry(ctx context.Context, stream *replica.Stream) error {
 	t := &transform{cfg: s.cfg, factory: s.factory, metrics: s.metrics, log: s.deps.Log, conn: s.sql, queue: q, pipeline: encoding,
 		watched: map[string]bool{}, keys: map[string][]string{}, relations: map[uint32]*relation{},
 		position: s.position, start: pgoutput.LSN(s.position.LSN),
-		live: func(ctx context.Context, topic string) (map[string]struct{}, error) {
-			keys, err := liveKeys(ctx, s.deps.Kafka, s.deps.Log, topic)
-			return keys[topic], err
-		}}
+		live: s.newFolder().keys}
 	for _, table := range s.found.Tables {
 		t.keys[table.Schema+"."+table.Name] = table.Key
 	}

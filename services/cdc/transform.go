@@ -15,6 +15,7 @@ import (
 	"github.com/millrace-io/millrace/pkg/kafka"
 	"github.com/millrace-io/millrace/schemas"
 	"github.com/millrace-io/millrace/services/cdc/internal/catalog"
+	"github.com/millrace-io/millrace/services/cdc/internal/diff"
 	"github.com/millrace-io/millrace/services/cdc/internal/pgoutput"
 	"github.com/millrace-io/millrace/services/cdc/internal/replica"
 	"github.com/millrace-io/millrace/services/cdc/internal/rows"
@@ -27,6 +28,7 @@ const HeaderUnchanged = "millrace.unchanged"
 // relation is a table as the stream describes it at the moment. name, topic and metrics do not change; the rest is the
 // walk's.
 type relation struct {
+	mark     string // of events that are read beside the stream: see rows.Event
 	name     string // schema.table
 	topic    string
 	captured bool // selected by the configuration
@@ -49,7 +51,7 @@ type transform struct {
 	conn     *pgx.Conn // to look into the catalog
 	queue    *queue
 	pipeline *pipeline
-	live     func(ctx context.Context, topic string) (map[string]struct{}, error)
+	live     func(ctx context.Context, topic string) (*topicKeys, error) // that have a value
 
 	observers []observer
 	watched   map[string]bool // tables whose changes the observers want to see parsed
@@ -409,21 +411,20 @@ func (t *transform) onTruncate(ctx context.Context, m replica.Message) error {
 	return t.barrier(ctx)
 }
 
-func (t *transform) truncate(ctx context.Context, rel *relation, lsn pgoutput.LSN) error {
+func (t *transform) truncate(ctx context.Context, rel *relation, lsn pgoutput.LSN) (err error) {
 	keys, err := t.live(ctx, rel.topic)
 	if err != nil {
 		return err
 	}
-	t.log.Info("table truncated", "table", rel.name, "rows", len(keys))
-	encoder := rel.encoder
-	for key := range keys {
-		err := t.add(ctx, item{kind: itemGone, rel: rel, encoder: encoder, tx: t.transaction(), lsn: lsn, seq: t.position.Seq + 1,
-			total: t.place(), order: rel.order, note: t.note(), data: []byte(key)}, 1)
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	defer func() { err = errors.Join(err, keys.Close()) }()
+	encoder, count := rel.encoder, 0
+	err = keys.Each(ctx, func(e diff.Entry) error {
+		count++
+		return t.add(ctx, item{kind: itemGone, rel: rel, encoder: encoder, tx: t.transaction(), lsn: lsn, seq: t.position.Seq + 1,
+			total: t.place(), order: rel.order, note: t.note(), data: e.Key}, 1)
+	})
+	t.log.Info("table truncated", "table", rel.name, "rows", count)
+	return err
 }
 
 // transaction is the index of the present transaction in the slab.

@@ -50,8 +50,8 @@ func defaults() *settings {
 	s := &settings{Common: app.DefaultCommon(), Embedded: DefaultEmbeddedConfig(), CDC: cdc.DefaultConfig(), Collect: collect.DefaultConfig(),
 		Enrich: enrich.DefaultConfig(), Aggregate: aggregate.DefaultConfig(), Recommend: recommend.DefaultConfig(),
 		Dashboard: dashboard.DefaultConfig(), Demo: demo.DefaultConfig()}
-	// On a laptop a gap is mended without asking: by a new snapshot, with the difference of deletes.
-	s.CDC.SnapshotOnGap = true
+	// On a laptop a gap is mended without asking: from a new slot on, and by difference.
+	s.CDC.OnGap = "reconcile"
 	s.Log.Level = "warn" // the banner and the progress lines are what a person wants to see
 	return s
 }

@@ -119,7 +119,7 @@ func Read(ctx context.Context, store Store, name string, table rows.Table, visit
 		return &Error{File: name, Err: err}
 	}
 	defer in.Close()
-	r := &fileReader{ctx: ctx, name: name, table: table, visit: visit, row: make([]pgoutput.Datum, len(table.Columns))}
+	r := &fileReader{ctx: ctx, name: name, table: table, selected: table.Selected(), visit: visit, row: make([]pgoutput.Datum, len(table.Columns))}
 	var body io.Reader = in
 	if f.gzip {
 		unzip, err := gzip.NewReader(in)
@@ -151,12 +151,13 @@ func damaged(err error) error {
 }
 
 type fileReader struct {
-	ctx   context.Context
-	name  string
-	table rows.Table
-	visit func(int, []pgoutput.Datum) error
-	row   []pgoutput.Datum
-	count int
+	ctx      context.Context
+	name     string
+	table    rows.Table
+	selected []string
+	visit    func(int, []pgoutput.Datum) error
+	row      []pgoutput.Datum
+	count    int
 }
 
 func (r *fileReader) fault(line int, column string, err error) error {
@@ -232,7 +233,7 @@ func (r *fileReader) header(names []Cell) (order []int, err error) {
 		order = append(order, at)
 	}
 	for i, c := range r.table.Columns {
-		if !slices.Contains(order, i) {
+		if !slices.Contains(order, i) && !r.absent(i) {
 			return nil, &columnError{c.Name, errMissing}
 		}
 	}
@@ -247,14 +248,17 @@ func (r *fileReader) ndjson(text io.Reader) error {
 		switch {
 		case at < 0:
 			return &columnError{name, errUnknownColumn}
-		case seen[at]:
+		case seen[at] && !r.absent(at):
 			return &columnError{name, errTwice}
 		}
 		seen[at] = true
 		return r.set(at, c)
 	}
 	for {
-		clear(seen)
+		for i := range seen {
+			seen[i] = r.absent(i)
+			r.row[i] = pgoutput.Datum{Kind: pgoutput.Null}
+		}
 		line, err := in.next(set)
 		if errors.Is(err, io.EOF) {
 			return nil
@@ -269,6 +273,11 @@ func (r *fileReader) ndjson(text io.Reader) error {
 			return err
 		}
 	}
+}
+
+// absent tells whether a file need not have a column: one that is not written, nor read by the row filter.
+func (r *fileReader) absent(at int) bool {
+	return !slices.Contains(r.selected, r.table.Columns[at].Name)
 }
 
 // set puts a value in the row, in PostgreSQL's form.

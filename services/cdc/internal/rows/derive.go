@@ -4,15 +4,16 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/twmb/avro"
 )
 
 // Derive makes a table of the schemas that its topic's keys and values were written with, where the source cannot be asked.
-// What an encoder of it writes can be read by those schemas, or there is an error. personal tells which of the columns are
-// tokens.
-func Derive(schema, name string, key, value *avro.Schema, personal func(column string) bool) (Table, error) {
+// What an encoder of it writes can be read by those schemas, or there is an error. treat tells how a column is handled.
+// Columns that the schema says are not written are in the table all the same, behind the others.
+func Derive(schema, name string, key, value *avro.Schema, treat func(column string) Treatment) (Table, error) {
 	t := Table{Schema: schema, Name: name}
 	row := rowOf(value.Root())
 	if row == nil {
@@ -31,10 +32,16 @@ func Derive(schema, name string, key, value *avro.Schema, personal func(column s
 			c.Elem, c.Precision, c.Scale = kindOfAvro(notNull(notNull(&f.Type).Items))
 			c.Delimiter = ','
 		}
-		if c.Kind == String && personal(f.Name) {
-			c.Kind = Token
+		t.Columns = append(t.Columns, c.Treated(treat(f.Name), true))
+	}
+	hidden, _ := row.Props["hidden"].(map[string]any)
+	for _, column := range slices.Sorted(maps.Keys(hidden)) {
+		t.Columns = append(t.Columns, Column{Name: column, Field: FieldName(column), Treatment: Treatment{Handling: Excluded}})
+	}
+	for _, c := range t.Columns {
+		if err := c.allowed(); err != nil {
+			return t, err
 		}
-		t.Columns = append(t.Columns, c)
 	}
 	for _, s := range []struct {
 		of   string
