@@ -52,7 +52,7 @@ func TestCapture(t *testing.T) {
 		{"gap: the slot is dropped", slotDropped},
 		{"gap: the slot was advanced", slotAdvanced},
 		{"gap: the slot is there and the position is not", positionMissing},
-		{"gap: a new snapshot if asked for", snapshotOnGap},
+		{"gap: a new slot and the difference if asked for", differenceOnGap},
 		{"kinds of column", columnKinds},
 		{"partitioned and filtered tables", partitionedTables},
 		{"a row too large for a record is left out", tooLarge},
@@ -499,7 +499,7 @@ func positionMissing(t *testing.T, p *pair) {
 	gapAfter(t, p, func(s *store) { s.kafka.Brokers = brokertest.New(t) }, "Kafka has no position of it")
 }
 
-func snapshotOnGap(t *testing.T, p *pair) {
+func differenceOnGap(t *testing.T, p *pair) {
 	s := p.store(t, itemsTable)
 	s.cfg.OnGap = onGapReconcile
 	r := s.start(t)
@@ -511,7 +511,7 @@ func snapshotOnGap(t *testing.T, p *pair) {
 	p.standby.Sync(t)
 	p.standby.Exec(t, "SELECT pg_drop_replication_slot('"+s.cfg.Slot+"')")
 	r = s.start(t)
-	s.quiet(t, r)
+	s.settled(t, r)
 	s.matches(t, "items", "id")
 }
 
