@@ -243,11 +243,11 @@ func movedRows(t *testing.T, p *pair) {
 	s.exec(t, "INSERT INTO late SELECT i, repeat('x', 2000), (SELECT string_agg(md5(i::text || j), '') FROM generate_series(1, 120) j) FROM generate_series(1, 400) i")
 	p.standby.Sync(t)
 	s.cfg.JobBytes = 128 << 10
-	moved := false
+	moved, writer := false, pgtest.Connect(t, p.primary.DSN("postgres", s.database))
 	r := s.startWith(t, hooks{members: 50 * time.Millisecond, read: func(table string, c *chunk.Chunk) {
 		if table == "public.late" && !moved {
 			moved = true
-			if _, err := s.write.PgConn().Exec(context.Background(), "UPDATE late SET a = repeat('y', 2100) WHERE id > 300; UPDATE late SET id = id + 1000 WHERE id > 390").ReadAll(); err != nil {
+			if _, err := writer.PgConn().Exec(context.Background(), "UPDATE late SET a = repeat('y', 2100) WHERE id > 300; UPDATE late SET id = id + 1000 WHERE id > 390").ReadAll(); err != nil {
 				t.Error(err)
 			}
 		}
@@ -358,8 +358,12 @@ func partitionedJoins(t *testing.T, p *pair) {
 func besidePrimary(t *testing.T, p *pair) {
 	s := newStore(t, p.primary, p.primary, brokertest.New(t), itemsTable+"; CREATE TABLE late (id int PRIMARY KEY); INSERT INTO late SELECT generate_series(1, 1000)")
 	s.exec(t, "INSERT INTO items SELECT i FROM generate_series(1, 50) i")
-	r := s.startWith(t, hooks{members: 50 * time.Millisecond, read: func(table string, _ *chunk.Chunk) {
-		_, err := s.write.PgConn().Exec(context.Background(), "DELETE FROM late WHERE id = (SELECT min(id) FROM late); INSERT INTO late SELECT max(id) + 1 FROM late; UPDATE items SET a = 'x' WHERE id = 3").ReadAll()
+	var mu sync.Mutex // several jobs read
+	writer := pgtest.Connect(t, p.primary.DSN("postgres", s.database))
+	r := s.startWith(t, hooks{members: 50 * time.Millisecond, read: func(string, *chunk.Chunk) {
+		mu.Lock()
+		defer mu.Unlock()
+		_, err := writer.PgConn().Exec(context.Background(), "DELETE FROM late WHERE id = (SELECT min(id) FROM late); INSERT INTO late SELECT max(id) + 1 FROM late; UPDATE items SET a = 'x' WHERE id = 3").ReadAll()
 		if err != nil {
 			t.Error(err)
 		}
