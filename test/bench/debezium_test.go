@@ -68,6 +68,7 @@ type contender struct {
 	memory       int64 // MiB at most
 	p50, p99     time.Duration
 	commits      float64 // a second, while p50 and p99 were measured
+	rows         string  // how many it has captured
 	repeated     int
 }
 
@@ -241,12 +242,12 @@ func (d *duel) measureLatency(t *testing.T, c *contender) {
 	}
 	c.p50, c.p99 = quantile(took, 0.5), quantile(took, 0.99)
 	c.memory = max(c.memory, harness.PeakMemory(run.pid))
+	c.rows = d.primary.Query(t, "SELECT count(*) FROM bench_rows WHERE id > 0")
 	run.stop(t)
 }
 
 // check reads the contender's topic from the beginning: every row must be there.
 func (d *duel) check(t *testing.T, c *contender) {
-	want := d.primary.Query(t, "SELECT count(*) FROM bench_rows WHERE id > 0")
 	ends, err := d.ends(t.Context(), c.topic)
 	if err != nil {
 		t.Fatal(err)
@@ -278,8 +279,8 @@ func (d *duel) check(t *testing.T, c *contender) {
 			}
 		})
 	}
-	if got := fmt.Sprint(len(seen)); got != want {
-		t.Errorf("%s: %s rows in the topic, %s in the table", c.name, got, want)
+	if got := fmt.Sprint(len(seen)); got != c.rows {
+		t.Errorf("%s: %s rows in the topic, %s in the table", c.name, got, c.rows)
 	}
 	t.Logf("%d rows, %d repeated", len(seen), c.repeated)
 }
