@@ -21,14 +21,17 @@ import (
 func (d *duel) millrace(t *testing.T, delivery string) *contender {
 	t.Helper()
 	prefix := "millrace_" + delivery + "."
-	c := &contender{name: "Millrace, " + strings.ReplaceAll(delivery, "_", " "), ours: true, slot: "millrace_" + delivery,
+	c := &contender{name: "Millrace, " + strings.ReplaceAll(delivery, "_", " "), ours: true, once: delivery == "exactly_once", slot: "millrace_" + delivery,
 		topic: prefix + "store.public.bench_rows", ended: prefix + "store.public.bench_end"}
 	env := env("KAFKA_BROKERS", strings.Join(d.brokers, ","), "KAFKA_TOPIC_PREFIX", prefix, "REGISTRY_URL", d.registry.URL,
 		"SOURCE_URL", d.standby.DSN("cdc", "postgres"), "PRIVACY_KEY_FILE", harness.KeyFile(t), "CDC_PUBLICATION", publication,
-		"CDC_SLOT", c.slot, "CDC_DELIVERY", delivery, "LOG_LEVEL", "warn")
+		"CDC_SLOT", c.slot, "CDC_DELIVERY", delivery, "LOG_LEVEL", "info")
 	c.start = func(t *testing.T) capture {
 		p := harness.Start(t, "cdc", env)
-		return capture{pid: p.PID(), stop: func(*testing.T) { p.Stop(syscall.SIGTERM) }}
+		return capture{pid: p.PID(), stop: func(t *testing.T) {
+			p.Stop(syscall.SIGTERM)
+			t.Log(p.Tail(20)) // what it went through, for figures that surprise
+		}}
 	}
 	return c
 }
@@ -50,7 +53,7 @@ func tuned() map[string]string {
 func (d *duel) debezium(t *testing.T, variant string, settings map[string]string, exactlyOnce bool) *contender {
 	t.Helper()
 	id := "debezium_" + strings.NewReplacer(" ", "_", ",", "").Replace(variant)
-	c := &contender{name: "Debezium " + variant, slot: id, topic: id + ".public.bench_rows", ended: id + ".public.bench_end"}
+	c := &contender{name: "Debezium " + variant, once: exactlyOnce, slot: id, topic: id + ".public.bench_rows", ended: id + ".public.bench_end"}
 	for topic, partitions := range map[string]int32{c.topic: 6, c.ended: 1} {
 		if _, err := d.admin.CreateTopic(t.Context(), partitions, 1, nil, topic); err != nil {
 			t.Fatal(err)

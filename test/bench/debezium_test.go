@@ -59,6 +59,7 @@ type duel struct {
 type contender struct {
 	name  string
 	ours  bool
+	once  bool   // claims to repeat nothing
 	topic string // of bench_rows
 	ended string // topic of bench_end
 	slot  string
@@ -273,7 +274,10 @@ func (d *duel) check(t *testing.T, c *contender) {
 				return
 			}
 			if id := keyOf(r); id > 0 && seen[id] {
-				c.repeated++
+				if c.repeated++; c.once && c.repeated == 1 {
+					t.Errorf("%s: a row comes twice: the second time at offset %d of partition %d, of %v, from producer %d in epoch %d",
+						c.name, r.Offset, r.Partition, r.Timestamp, r.ProducerID, r.ProducerEpoch)
+				}
 			} else if id > 0 {
 				seen[id] = true
 			}
