@@ -43,8 +43,12 @@ func (d *duel) publish(t *testing.T) {
 // section is the conditions, a table of all that was measured, and a table of ratios.
 func (d *duel) section() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "\n%s, %s/%s, %d cores for everything; load average %s before, %s after (the run itself makes most of the latter).\n",
+	fmt.Fprintf(&b, "\n%s, %s/%s, %d cores for everything; load average (1 and 5 minutes) %s when it began, %s when it ended.\n",
 		time.Now().UTC().Format(time.DateOnly), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), d.load, loadAverage())
+	var others float64
+	if _, err := fmt.Sscan(d.load, &others); err == nil && others > 1 {
+		b.WriteString("**Other work shared the machine: ratios of rates and times are rough, those of CPU and memory less so.**\n")
+	}
 	fmt.Fprintf(&b, "PostgreSQL %s primary and standby, Apache Kafka %s (one broker), Apicurio; Debezium %s in Kafka Connect %s with a heap of 512 MB.\n\n",
 		pgserver.DefaultVersion, realparts.DefaultKafka, realparts.DebeziumPostgres.Version(), realparts.DefaultKafka)
 	head, rule := "| |", "|---|"
