@@ -29,27 +29,17 @@ func (s *Service) newFolder() folder {
 	return folder{s.deps.Kafka, s.deps.Registry, s.deps.Log, diff.NewSpace(diff.Options{Dir: s.cfg.SpillDir})}
 }
 
-// topicKeys are the keys of a topic that have a value. Close it.
-type topicKeys struct {
-	*diff.Set
-	space  *diff.Space         // is the set's
-	frames map[string]struct{} // what the keys begin with: of each schema that wrote some
-}
-
 const keyFrame = 5
 
-// keys folds the keys of a topic.
-func (f folder) keys(ctx context.Context, topic string) (*topicKeys, error) {
-	out := &topicKeys{Set: f.space.NewSet(nil), space: f.space, frames: map[string]struct{}{}}
+// keys folds the keys of a topic: those that have a value. Close the set.
+func (f folder) keys(ctx context.Context, topic string) (*diff.Set, error) {
+	out := f.space.NewSet(nil)
 	_, _, err := scanTo(ctx, f.kafka, f.log, settled, 0, func(r *kgo.Record) error {
 		switch {
 		case r.Attrs.IsControl():
 			return nil
 		case r.Value == nil:
 			return out.Delete(r.Key)
-		}
-		if len(r.Key) >= keyFrame {
-			out.frames[string(r.Key[:keyFrame])] = struct{}{}
 		}
 		return out.Put(diff.Entry{Key: r.Key})
 	}, topic)
@@ -59,39 +49,8 @@ func (f folder) keys(ctx context.Context, topic string) (*topicKeys, error) {
 	return out, nil
 }
 
-// beside is an empty set for the keys that a table has.
-func (k *topicKeys) beside() *diff.Set { return k.space.NewSet(nil) }
-
-// note puts a key that the table has into seen, also as older schemas of the key would have written it.
-func (k *topicKeys) note(seen *diff.Set, key []byte) error {
-	if err := seen.Put(diff.Entry{Key: key}); err != nil {
-		return err
-	}
-	for frame := range k.frames {
-		if frame == string(key[:keyFrame]) {
-			continue
-		}
-		if err := seen.Put(diff.Entry{Key: otherFrame(frame, key), Extra: []byte{1}}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // otherFrame is a key as another schema of the same columns wrote it.
 func otherFrame(frame string, key []byte) []byte { return append([]byte(frame), key[keyFrame:]...) }
-
-// without visits the topic's keys that have to go: those that the table has not, and those that an older schema wrote, whose
-// row may be there under its present key. row tells that the row is gone as well.
-func (k *topicKeys) without(ctx context.Context, seen *diff.Set, visit func(key []byte, row bool) error) error {
-	_, err := diff.Compare(ctx, seen, k.Set, func(table, _ diff.Entry) bool { return len(table.Extra) == 0 }, func(d diff.Difference) error {
-		if d.Kind == diff.Missing {
-			return nil
-		}
-		return visit(d.Key(), d.Kind == diff.Extra)
-	})
-	return err
-}
 
 // folded is a topic's rows as sums. Close the set.
 type folded struct {

@@ -101,8 +101,8 @@ func newCourse(t testing.TB, workers int, p *poison) *course {
 	free := newPool()
 	c.transform = &transform{cfg: cfg, metrics: m, log: log, queue: q, watched: map[string]bool{}, relations: map[uint32]*relation{},
 		pipeline: newPipeline(workers, func() *coder { return &coder{pool: free, poison: p} }, emit, q.giveBack, m, log),
-		live: func(context.Context, string) (*topicKeys, error) {
-			return &topicKeys{Set: diff.NewSpace(diff.Options{}).NewSet(nil)}, nil
+		live: func(context.Context, string) (*diff.Set, error) {
+			return diff.NewSpace(diff.Options{}).NewSet(nil), nil
 		}}
 	encoder := rows.NewEncoder(lineTable, rows.Origin{Version: "test", Name: "millrace", Database: "shop"}, nil, 1, 2)
 	for id, name := range map[uint32]string{linesID: "public.lines", otherID: "public.other"} {

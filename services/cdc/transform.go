@@ -51,7 +51,7 @@ type transform struct {
 	conn     *pgx.Conn // to look into the catalog
 	queue    *queue
 	pipeline *pipeline
-	live     func(ctx context.Context, topic string) (*topicKeys, error) // that have a value
+	live     func(ctx context.Context, topic string) (*diff.Set, error) // that have a value
 
 	observers []observer
 	watched   map[string]bool // tables whose changes the observers want to see parsed

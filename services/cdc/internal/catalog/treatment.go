@@ -13,8 +13,8 @@ import (
 type Treat func(schema, table, column string) rows.Treatment
 
 // truncatable tells whether the start of a value of the type is a value too.
-func (t *Types) truncatable(oid uint32, modifier int32) bool {
-	switch known := t.Resolve(oid, modifier, 0); known.Name {
+func (ts *Types) truncatable(oid uint32, modifier int32) bool {
+	switch known := ts.Resolve(oid, modifier, 0); known.Name {
 	case "text", "varchar", "bpchar", "name":
 		return known.Elem == nil
 	case "citext":
