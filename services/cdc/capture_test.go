@@ -470,7 +470,7 @@ func gapAfter(t *testing.T, p *pair, between func(*store), want string) *store {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	err := s.service(t).Run(ctx)
-	if !errors.Is(err, ErrGap) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "cdc reset --yes") {
+	if !errors.Is(err, ErrGap) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "cdc reconcile") {
 		t.Fatalf("the run ends with %v, want a gap that says %q and what to do", err, want)
 	}
 	if err := s.service(t).Reset(t.Context()); err != nil {

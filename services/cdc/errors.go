@@ -55,7 +55,7 @@ func (e *GapError) Error() string {
 func (e *GapError) Unwrap() error { return ErrGap }
 
 // afterGap is the way out of every gap.
-const afterGap = "run `cdc reset --yes` and start cdc again: it takes a new snapshot and writes the differences, deletes included"
+const afterGap = "run `cdc reconcile` and start cdc again: it streams from a new slot and writes what differs, deletes included"
 
 // newGap is a gap without anything to mend first.
 func newGap(cause GapCause, format string, args ...any) *GapError {

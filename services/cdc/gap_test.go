@@ -77,7 +77,7 @@ func TestEveryGapHasACause(t *testing.T) {
 			t.Errorf("%s: %#v, want the cause %s", c.name, err, c.want)
 			continue
 		}
-		if text := err.Error(); !strings.Contains(text, c.says) || !strings.Contains(text, "cdc reset --yes") || !strings.Contains(text, "nothing was written") {
+		if text := err.Error(); !strings.Contains(text, c.says) || !strings.Contains(text, "cdc reconcile") || !strings.Contains(text, "nothing was written") {
 			t.Errorf("%s: does not say %q and what to do: %s", c.name, c.says, text)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/millrace-io/millrace/pkg/avro"
 	"github.com/millrace-io/millrace/schemas"
 	"github.com/millrace-io/millrace/services/cdc/internal/diff"
 	"github.com/millrace-io/millrace/services/cdc/internal/replica"
@@ -56,6 +57,39 @@ func (s *session) overGap(ctx context.Context, conn *replica.Conn, lost error) (
 	s.deps.Log.Warn("a gap: streaming goes on behind it, and what differs is written table by table", "from", before.LSN, "to", at, "reason", lost)
 	conn.Close() // the new slot's snapshot is not needed
 	return replica.Connect(ctx, s.deps.Source.URL.Reveal(), "millrace-cdc-"+s.cfg.Slot)
+}
+
+// freshRequest is how old a request may be that is taken without a position, which would tell whether it is done.
+const freshRequest = time.Hour
+
+// askedToReconcile tells whether an operator has asked for a difference since the last request that was carried out: the
+// way over a gap where cdc.on_gap is stop.
+func (s *Service) askedToReconcile(ctx context.Context) (asked bool, err error) {
+	p, have, err := readPosition(ctx, s.deps.Kafka, s.deps.Registry, s.deps.Log, settled, s.cfg.Slot)
+	if err != nil {
+		return false, err
+	}
+	decoder, err := avro.NewDecoder(s.deps.Registry, schemas.Latest(schemas.CDCRequests))
+	if err != nil {
+		return false, err
+	}
+	_, _, err = scanFrom(ctx, s.deps.Kafka, s.deps.Log, settled, func(_ partition, start, _ int64) int64 { return max(start, p.Requests) },
+		func(r *kgo.Record) error {
+			var q schemas.CaptureRequest
+			if r.Attrs.IsControl() {
+				return nil
+			}
+			if err := decoder.Decode(ctx, r.Value, &q); errors.Is(err, avro.ErrUnavailable) {
+				return err
+			} else if err != nil {
+				return nil // the running cdc says so
+			}
+			if q.Slot == s.cfg.Slot && q.Kind == schemas.CaptureReconcile && (have || time.Since(q.RequestedAt) < freshRequest) {
+				asked = true
+			}
+			return nil
+		}, s.deps.Kafka.Name(schemas.CDCRequests))
+	return asked, err
 }
 
 func reconcileJob(table string) schemas.Job {

@@ -3,7 +3,9 @@ package cdc
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -68,6 +70,40 @@ func reconcileAfterGap(t *testing.T, p *pair) {
 	s.exec(t, "UPDATE items SET n = 0 WHERE id < 20; DELETE FROM items WHERE id = 901")
 	s.quiet(t, r)
 	s.matches(t, "items", "id", "a", "n")
+}
+
+// Where a gap stops cdc, the operator's request is the way over it, and it is carried out once.
+func reconcileOverGapOnRequest(t *testing.T, p *pair) {
+	s := p.store(t, itemsTable)
+	s.exec(t, manyRows)
+	p.standby.Sync(t)
+	r := s.start(t)
+	s.quiet(t, r)
+	if err := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+	lose := func(sql string) {
+		t.Helper()
+		p.dropSlot(t, s)
+		s.exec(t, sql)
+		p.standby.Sync(t)
+		if err := s.service(t).Run(t.Context()); !errors.Is(err, ErrGap) || !strings.Contains(err.Error(), "cdc reconcile") {
+			t.Fatalf("run over a gap: %v", err)
+		}
+	}
+	lose("UPDATE items SET a = 'gap' WHERE id = 3; DELETE FROM items WHERE id = 9")
+	var out bytes.Buffer
+	if err := s.service(t).Ask(t.Context(), &out, schemas.CaptureRequest{Kind: schemas.CaptureReconcile}, true); err != nil {
+		t.Fatal(err, out.String())
+	}
+	r = s.start(t)
+	s.quiet(t, r)
+	s.settled(t, r)
+	s.matches(t, "items", "id", "a", "n", "ok", "ts", "big", "j")
+	if err := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+	lose("DELETE FROM items WHERE id = 10") // the request is done with
 }
 
 // What an operator asks for while capture runs: whatever came into the topic goes.

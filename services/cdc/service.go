@@ -139,10 +139,15 @@ func (s *Service) capture(ctx context.Context) error {
 		if errors.As(err, &g) {
 			s.metrics.gaps.WithLabelValues(string(g.Cause)).Inc()
 			s.announceGap(g)
+			why := "cdc.on_gap asks for it"
 			if s.cfg.OnGap != onGapReconcile {
-				return err
+				asked, failed := s.askedToReconcile(ctx)
+				if !asked {
+					return errors.Join(err, failed)
+				}
+				why = "an operator asked for it"
 			}
-			s.deps.Log.Error("going on from a new slot and writing what differs, as cdc.on_gap asks for", "reason", err)
+			s.deps.Log.Error("going on from a new slot and writing what differs", "gap", err, "why", why)
 			lost = err
 		}
 		if time.Since(begin) > steady || s.state.commits() > before {

@@ -37,6 +37,7 @@ func TestDifferences(t *testing.T) {
 		{"verify: partitions, filters and added columns", verifyShapes},
 		{"reconcile after a gap writes only the difference", reconcileAfterGap},
 		{"reconcile: asked for while capture runs", reconcileAsked},
+		{"reconcile: asked for over a gap", reconcileOverGapOnRequest},
 		{"reconcile while changes are made", reconcileUnderLoad},
 		{"reconcile: keys that are tokens", reconcileTokens},
 		{"files instead of the source", filesInstead},

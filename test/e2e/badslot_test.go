@@ -65,7 +65,7 @@ func TestSlotGoneOrMoved(t *testing.T) {
 		p.standby.Sync(t)
 		p.standby.Exec(t, c.sql)
 		run := runTool(t, env, "cdc", "run", "--http-address", "127.0.0.1:0")
-		run.expect(t, failed, c.says, "nothing was written", "cdc reset --yes")
+		run.expect(t, failed, c.says, "nothing was written", "cdc reconcile")
 		runTool(t, env, "cdc", "status").expect(t, done, "position")
 		runTool(t, env, "cdc", "reset").expect(t, wrongUsage, "cdc reset --yes")
 		runTool(t, env, "cdc", "reset", "--yes").expect(t, done)
