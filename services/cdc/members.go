@@ -47,6 +47,16 @@ func readMembers(ctx context.Context, conn *pgx.Conn, publication string) (map[s
 	return out, nil
 }
 
+// published tells whether the stream has changes of a table under its own name. The partitions of a table that is
+// published as a whole are described in the stream too, but it has no changes of theirs.
+func (t *transform) published(ctx context.Context, table uint32) (yes bool, err error) {
+	err = t.conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_get_publication_tables($1) WHERE relid = $2)", t.cfg.Publication, table).Scan(&yes)
+	if err != nil {
+		return false, fmt.Errorf("look for a table in publication %s: %w", t.cfg.Publication, err)
+	}
+	return yes, nil
+}
+
 // members looks at the publication from time to time: tables join it and leave it while changes stream.
 func (m *jobs) members(ctx context.Context) error {
 	tick := time.NewTicker(m.membersEvery())
@@ -97,6 +107,9 @@ func (t *transform) setMembers(ctx context.Context, now map[string]int64) error 
 		case !t.factory.captures(t.cfg, name):
 		case !member:
 			if err := t.join(ctx, name, id); err != nil {
+				return err
+			}
+			if err := t.describeAgain(ctx, name); err != nil { // it may have been described when it was no member
 				return err
 			}
 		case was == 0 && id != 0: // the stream saw it first
@@ -160,9 +173,14 @@ func (t *transform) resume(ctx context.Context, name string) error {
 	delete(t.position.Stopped, name)
 	t.keep()
 	t.metrics.stopped.Set(float64(len(t.position.Stopped)))
+	return t.describeAgain(ctx, name)
+}
+
+// describeAgain has a table captured that the stream has described while it was not: it describes a table once.
+func (t *transform) describeAgain(ctx context.Context, name string) error {
 	for _, rel := range t.relations {
-		if rel.name == name && rel.message != nil {
-			return t.onRelation(ctx, rel.message) // the stream describes a table once
+		if rel.name == name && rel.message != nil && rel.encoder == nil {
+			return t.onRelation(ctx, rel.message)
 		}
 	}
 	return nil

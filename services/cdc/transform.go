@@ -31,7 +31,7 @@ type relation struct {
 	mark     string // of events that are read beside the stream: see rows.Event
 	name     string // schema.table
 	topic    string
-	captured bool // selected by the configuration
+	captured bool // selected by the configuration, and published under its own name
 	metrics  *tableMetrics
 	encoder  *rows.Encoder // nil: not captured, or stopped
 	message  []byte        // of the stream, that described it
@@ -266,6 +266,9 @@ func (t *transform) onRelation(ctx context.Context, msg []byte) error {
 		return nil
 	}
 	if _, member := t.position.Members[name]; !member {
+		if rel.captured, err = t.published(ctx, r.ID); err != nil || !rel.captured {
+			return err
+		}
 		if err := t.join(ctx, name, 0); err != nil {
 			return err
 		}

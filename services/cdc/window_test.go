@@ -354,6 +354,13 @@ func partitionedJoins(t *testing.T, p *pair) {
 	waitFor(t, "the table", 20*time.Second, func() bool { _, on := r.position().Members["public.parts"]; return on })
 	s.settled(t, r)
 	s.matches(t, "parts", "id", "v")
+	// The stream describes the partitions too, and has no changes of theirs.
+	s.exec(t, "INSERT INTO items VALUES (1); UPDATE parts SET v = 'w' WHERE id <= 10")
+	s.settled(t, r)
+	if p := r.position(); len(p.Members) != 3 || len(p.Stopped) > 0 {
+		t.Errorf("members %v, stopped %v", p.Members, p.Stopped)
+	}
+	s.matches(t, "parts", "id", "v")
 }
 
 func besidePrimary(t *testing.T, p *pair) {
