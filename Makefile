@@ -73,9 +73,9 @@ e2e: build ## End to end on the embedded parts: real input, kill -9, the pages i
 	$(GO) test -tags e2e -count=1 -timeout 10m -v -run InABrowser ./services/demo ./services/dashboard
 
 .PHONY: test-real
-test-real: build ## Both real inputs on Apache Kafka and Apicurio (Java and Maven), the starters of those, and fail-overs and lost slots of PostgreSQL
+test-real: build ## Both real inputs on Apache Kafka and Apicurio (Java and Maven), the starters of those, fail-overs and lost slots of PostgreSQL, and random histories under faults
 	$(GO) test -tags real -count=1 -timeout 10m -v ./test/realparts/...
-	$(GO) test -tags real -count=1 -timeout 10m -v -run '^(TestStaged|TestTooOld)' ./services/cdc
+	$(GO) test -tags real -count=1 -timeout 10m -v -run '^(TestStaged|TestTooOld|TestConverge)' ./services/cdc
 	MILLRACE_TEST_KAFKA=real $(GO) test -tags e2e -count=1 -timeout 30m -v -run '^(TestClassicModels|TestOnlineRetail)$$' ./test/e2e
 
 .PHONY: interop
