@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync/atomic"
 
 	"github.com/millrace-io/millrace/schemas"
 	"github.com/millrace-io/millrace/services/cdc/internal/chunk"
@@ -92,9 +93,14 @@ func newBeside(walk *transform, tell func(schemas.CaptureNotification)) *beside 
 }
 
 // do has the walk do something between two transactions of the source, and waits for it. An error of f ends the session.
+// With an error f was not called, and will not be.
 func (b *beside) do(ctx context.Context, f func(context.Context, *transform) error) error {
 	done := make(chan struct{})
+	var taken atomic.Bool // by the walk, or by the end of ctx
 	b.walk.call(func(ctx context.Context) error {
+		if !taken.CompareAndSwap(false, true) {
+			return nil
+		}
 		defer close(done)
 		if err := f(ctx, b.walk); err != nil {
 			return err
@@ -106,7 +112,11 @@ func (b *beside) do(ctx context.Context, f func(context.Context, *transform) err
 	case <-done:
 		return nil
 	case <-ctx.Done():
-		return ctx.Err()
+		if taken.CompareAndSwap(false, true) {
+			return ctx.Err()
+		}
+		<-done
+		return nil
 	}
 }
 
